@@ -1,4 +1,4 @@
-"""Smart modules of a home (spec 001, *Get Smart Modules*). Never what is secret: URL and key."""
+"""Smart modules of a home (spec 001, *Get Smart Modules*), without the secrets URL and key."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from homewire.timestamps import timestamp
 from homewire.webhooks.models import SmartModule as SmartModuleRecord
 
 
-def shown(module: SmartModuleRecord) -> models.SmartModule:
-    """A module as answers show it. `suspended` is what an operator says; a breaker does not show."""
+def to_response(module: SmartModuleRecord) -> models.SmartModule:
+    """A module in a response. `suspended` is the choice of an operator, not the state of the breaker."""
     return models.SmartModule(
         id=module.id,
         project_id=module.project_id,
@@ -28,17 +28,17 @@ def shown(module: SmartModuleRecord) -> models.SmartModule:
 
 
 async def get_smart_modules(api: Api, call: Call[Paging, None]) -> Part[models.SmartModule]:
-    """Those of the whole project and those that name this home, by id."""
+    """The modules of the whole project and of this home, by id."""
     found = await api.store.smart_modules.of_home(call.project_id, call.ids["homeId"])
-    return Part.within(found, call.query.skip, call.query.limit).shown(shown)
+    return Part.within(found, call.query.skip, call.query.limit).shown(to_response)
 
 
 async def get_smart_module(api: Api, call: Call[NoQuery, None]) -> models.SmartModule:
-    """One of them."""
+    """One module of a home."""
     module = await api.store.smart_modules.get(call.project_id, call.text("moduleId"))
     if module is None or not module.concerns(call.ids["homeId"]):
         raise NotFound
-    return shown(module)
+    return to_response(module)
 
 
 OPERATIONS: Final = (

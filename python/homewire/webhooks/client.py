@@ -1,14 +1,11 @@
-"""One delivery: an event, signed, in a POST.
+"""The client that posts events to webhooks: signatures, allowed addresses, and how a request fails.
 
-Which addresses a webhook may be on: those of the public internet, unless a setting allows others.
+A webhook must have a public address, unless the setting `webhook_private_addresses` allows others. The
+address is checked when the socket is created. A check at registration would not be enough, because a name may
+resolve to another address later, and an address in a URL is never resolved.
 
-What counts is the address that is connected to, looked at when its socket is made: a name may resolve to
-one thing when it is registered and to another later, and an address in a URL is never resolved at all.
-
-Signatures of what homewire posts: to webhooks, and to the gateway for SMS.
-
-A receiver that has the key sees who posts and that nothing was changed. The time is signed, too, so that it
-can refuse what was recorded and is posted again.
+A signature proves to the receiver that homewire sent the request and that nothing was changed. It covers the
+time, so that the receiver can refuse replays. Requests to the SMS gateway are signed in the same way.
 """
 
 from __future__ import annotations
@@ -31,27 +28,27 @@ from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.settings import Settings
 
 MODE_SIGNATURE: Final = "X-Mode-Signature"
-"""As the data models have it: hex HMAC-SHA256 of URL, exactly as it was registered, and body."""
+"""Hex HMAC-SHA256 of the URL, exactly as it was registered, and the body, as in the data models."""
 EVENT_ID: Final = "X-Mode-Event-Id"
 SUCCESS: Final = 200
-"""The only status that says so."""
+"""The only status that accepts a delivery."""
 ANSWER_BYTES: Final = 4096
-"""What is read ahead of an answer's body; nobody looks at it."""
+"""Read buffer of a response. The body of a response is not used."""
 KEEP_ALIVE_S: Final = 15.0
 
 
 class WebhookClient:
-    """Posts events. Use it as an asynchronous context manager."""
+    """Posts events to webhooks. Use it as an asynchronous context manager."""
 
     def __init__(self, settings: Settings, clock: Clock = MACHINE_CLOCK) -> None:
         self._clock = clock
-        # Whose turn has not come yet has not begun to wait for an answer, so the connector sets no limit.
+        # The semaphore is the limit, not the connector: waiting for a turn does not count as request time.
         self._turns = asyncio.Semaphore(settings.webhook_requests)
         self._session = aiohttp.ClientSession(
             connector=TCPConnector(
                 limit=0,
                 keepalive_timeout=KEEP_ALIVE_S,
-                # Resolved anew for each connection: what a name means may change.
+                # A name is resolved for each connection, because its address may change.
                 use_dns_cache=False,
                 socket_factory=None if settings.webhook_private_addresses else public_socket,
             ),
@@ -61,7 +58,7 @@ class WebhookClient:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "homewire", "Content-Type": "application/json"},
-            # Nobody wants the body, and it may be a bomb.
+            # The body is not used, and a compressed one may be a decompression bomb.
             auto_decompress=False,
             read_bufsize=ANSWER_BYTES,
         )
@@ -75,9 +72,9 @@ class WebhookClient:
         await self._session.close()
 
     async def post(self, url: str, keys: Sequence[str], event_id: str, body: bytes) -> str | None:
-        """None if the receiver took it; else why not, without a word of what the URL is.
+        """Post one event. Returns None if the receiver accepted it, else the problem, without the URL.
 
-        `keys`: of two, the older stands first. It makes the signature that can only be one.
+        During a rotation `keys` has the old key first. `X-Mode-Signature` is made with the first key.
         """
         headers = {
             MODE_SIGNATURE: hmac_hex(keys[0], url, body),
@@ -87,7 +84,7 @@ class WebhookClient:
         try:
             async with self._turns:
                 answer = await self._session.post(
-                    # As it was registered, and signed: nothing is normalised.
+                    # Not normalised: the signature covers the URL as it was registered.
                     URL(url, encoded=True),
                     data=body,
                     headers=headers,
@@ -95,7 +92,7 @@ class WebhookClient:
                 )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return _problem(error)
-        # A short body came with the head, and the connection can be used again; else it is closed.
+        # After a short body the connection can be used again. A longer body is not read.
         if answer.content.at_eof():
             answer.release()
         else:
@@ -124,22 +121,22 @@ def _problem(error: Exception) -> str:
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
-"""All of IPv6 that was ever given out."""
+"""The part of IPv6 from which public addresses are assigned."""
 _NOT_GLOBAL: Final = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
-"""What `ipaddress` of Python 3.11 does not know of."""
+"""Special networks that `ipaddress` of Python 3.11 takes for public."""
 _LOW: Final = 2**32
-"""`::a.b.c.d`, IPv4-compatible addresses, are below it."""
+"""IPv4-compatible addresses, `::a.b.c.d`, are below this number."""
 
 
 class AddressRefused(OSError):
-    """It is not to be connected to. Says nothing of which one it is: names would tell of the inside."""
+    """An address that is not public. The text does not name it: it may belong to an internal network."""
 
     def __init__(self) -> None:
-        super().__init__("the address is not a public one")
+        super().__init__("the address is not public")
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is one of the public internet, also if it is IPv4 in the clothes of IPv6."""
+    """Whether an IP address is public. An IPv4 address inside an IPv6 address is checked as IPv4."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -162,7 +159,7 @@ def public_socket(address_info: tuple[Any, ...]) -> socket.socket:
 
 
 def _inner(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that a packet to this one ends at: mapped, compatible, NAT64 or 6to4."""
+    """The IPv4 address inside an IPv6 address (mapped, compatible, NAT64 or 6to4), or None."""
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) % _LOW)
     if 1 < int(address) < _LOW:
@@ -174,7 +171,7 @@ HEADER: Final = "X-Homewire-Signature"
 
 
 def hmac_hex(key: str, *parts: str | bytes) -> str:
-    """Hex HMAC-SHA256 of all parts, one behind the other."""
+    """Hex HMAC-SHA256 of the concatenated parts."""
     digest = hmac.new(key.encode(), digestmod=hashlib.sha256)
     for part in parts:
         digest.update(part.encode() if isinstance(part, str) else part)
@@ -182,10 +179,10 @@ def hmac_hex(key: str, *parts: str | bytes) -> str:
 
 
 def webhook_signature(keys: Iterable[str], time_s: int, event_id: str, url: str, body: bytes) -> str:
-    """`t=<unix seconds>,v1=<hex>`, with a v1 for each key: two while a key is being replaced.
+    """The header `t=<unix seconds>,v1=<hex>`, with one v1 for each key: two during a rotation.
 
-    Signed is `<t>.<event id>.<url>.<body>`. The receiver takes time and id from the headers; the URL is its
-    own, exactly as it was registered.
+    The signed text is `<t>.<event id>.<url>.<body>`. The receiver takes time and id from the headers, and its
+    own URL exactly as it was registered.
     """
     signatures = (f"v1={hmac_hex(key, f'{time_s}.{event_id}.{url}.', body)}" for key in keys)
     return ",".join((f"t={time_s}", *signatures))

@@ -1,8 +1,8 @@
-"""From the shards to the modules' own streams: which events does a smart module want?
+"""The dispatcher: it copies events from the shards to the streams of the smart modules that want them.
 
-All nodes of the REST service are one consumer group on every shard. What one has read and not
-acknowledged when it dies, another claims. An event is acknowledged once every module that wants it has it
-in its own stream. A crash in between repeats it there: with the same event id, by which receivers know it.
+All nodes of the REST service are one consumer group on every shard. When a node dies, another node claims the
+entries that it read and did not acknowledge. An event is acknowledged once it is in the stream of each module
+that wants it. A crash before that repeats the event there, with the same event id.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 ENTRIES: Final = 512
-"""Read in one round trip."""
+"""Maximum entries of one read."""
 BLOCK_MS: Final = 1000
 POLL_S: Final = 0.1
-"""Between two rounds that found nothing, where one command can't read all shards (a Redis Cluster)."""
+"""Interval of reads without entries, where one command can't read all shards (Redis Cluster)."""
 AGAIN_S: Final = 0.5
 PAGE: Final = 200
 PAGE_BYTES: Final = 1024 * 1024
-"""Events that one script moves, and their bytes."""
+"""Maximum events, and bytes of events, that one script adds."""
 EXPECTED_FOR_S: Final = 10.0
-"""One note that a module may get something does for this long; it is kept for 30 s."""
+"""How long one note that a module may get deliveries is enough. Redis keeps the note for 30 s."""
 READERS: Final = 16
-"""With more readers of a shard, those that are dead are struck out: each start of a node adds one."""
+"""With more consumers of a shard, dead ones are removed: each start of a node adds one."""
 DEAD_MS: Final = 3_600_000
 LOG_S: Final = 60.0
 
-Entry = tuple[int, bytes, bytes | None]
+ShardEntry = tuple[int, bytes, bytes | None]
 """Shard, id and envelope."""
 _log = structlog.get_logger(__name__)
 
 
 class Dispatcher:
-    """Reads the shards as one of the group, as long as there is any module."""
+    """Reads the shards as one consumer of the group, while any module exists."""
 
     def __init__(
         self,
@@ -61,11 +61,11 @@ class Dispatcher:
         node: str,
         settings: Settings,
     ) -> None:
-        """`wake` is told for which modules there is something; `node` is this process's own name."""
+        """`wake` gets each module with new deliveries; `node` is the unique name of this process."""
         self._redis = redis
-        # Entries as they are: a dict for each would cost more than all the rest.
-        redis.set_response_callback("XREADGROUP", _as_it_is)
-        redis.set_response_callback("XAUTOCLAIM", _as_it_is)
+        # Entries are not converted: a dict for each would cost more than all other steps.
+        redis.set_response_callback("XREADGROUP", _unconverted)
+        redis.set_response_callback("XAUTOCLAIM", _unconverted)
         self._store = store
         self._registry = registry
         self._wake = wake
@@ -78,19 +78,19 @@ class Dispatcher:
         self._together = True
         """Whether one command may read several shards."""
         self._full: list[bytes] = []
-        """Shards that had more than was taken."""
+        """Shards that had more entries than one read returned."""
         self._claim_at = 0.0
         self._expected_until: dict[ModuleName, float] = {}
         self._seldom = Seldom(LOG_S, store.clock)
 
     async def run(self) -> None:
-        """Pick until cancelled."""
+        """Dispatch until cancelled."""
         while not is_cancelling():
             await self._registry.has_modules()
             try:
                 await self._round()
             except (RedisError, OSError, Unavailable) as error:
-                # In cluster mode in the middle: redis-py puts the pipeline's command in front.
+                # Not at the beginning of the text: in a pipeline redis-py puts the command in front.
                 if isinstance(error, ResponseError) and "NOGROUP " in str(error):
                     await self._begin_again()
                 else:
@@ -108,18 +108,18 @@ class Dispatcher:
         elif not self._together:
             await asyncio.sleep(POLL_S)
 
-    async def _handle(self, entries: Sequence[Entry]) -> None:
-        """Pick and acknowledge; what was read is in our hands until that succeeded."""
+    async def _handle(self, entries: Sequence[ShardEntry]) -> None:
+        """Dispatch and acknowledge entries. Both are repeated until they succeed."""
         while True:
             try:
-                await self._pick(entries)
+                await self._dispatch(entries)
                 return await self._acknowledge(entries)
             except (RedisError, OSError, Unavailable) as error:
                 await self._trouble(error)
             if is_cancelling():
                 raise asyncio.CancelledError
 
-    async def _read(self) -> list[Entry]:
+    async def _read(self) -> list[ShardEntry]:
         keys = self._full or self._keys
         try:
             streams = await self._read_together(keys) if self._together else await self._read_each(keys)
@@ -129,7 +129,7 @@ class Dispatcher:
             self._together = False
             return []
         count = ENTRIES // len(keys)
-        # Those that were full come alone the next time, so that a busy home waits for no idle one.
+        # The next read has only the shards that were full, so that busy shards do not wait for idle ones.
         self._full = [] if self._full else [key for key, found in streams if len(found) >= count]
         return [
             (self._numbers[key], entry, _envelope(fields))
@@ -153,9 +153,8 @@ class Dispatcher:
             *(*options, "STREAMS", *keys, *(">" for _ in keys)),
         )
 
-    async def _pick(self, entries: Iterable[Entry]) -> None:
-        # Looked up behind the reading: a module whose creation was answered before an event was accepted
-        # is known now.
+    async def _dispatch(self, entries: Iterable[ShardEntry]) -> None:
+        # After the read, so that the registry has each module that was created before these events.
         await self._registry.refresh()
         wanted: dict[ModuleName, tuple[SmartModule, list[tuple[str, bytes]]]] = {}
         for shard, entry, envelope in entries:
@@ -190,14 +189,14 @@ class Dispatcher:
             self._expected_until = {name: at for name, at in self._expected_until.items() if at > now}
             self._expected_until.update((name, now + EXPECTED_FOR_S) for name in new)
 
-    async def _acknowledge(self, entries: Iterable[Entry]) -> None:
+    async def _acknowledge(self, entries: Iterable[ShardEntry]) -> None:
         by_shard: dict[int, list[bytes]] = {}
         for shard, entry, _ in entries:
             by_shard.setdefault(shard, []).append(entry)
         await self._pipeline([("XACK", self._keys[shard], GROUP, *ids) for shard, ids in by_shard.items()])
 
     async def _check_group(self) -> None:
-        """Count what was trimmed unread, when all of the group was away for too long; forget who is dead."""
+        """Count entries that were trimmed before any node read them, and remove dead consumers."""
         streams = await self._pipeline([("XINFO", "STREAM", key) for key in self._keys])
         groups = await self._pipeline([("XINFO", "GROUPS", key) for key in self._keys])
         for shard, (stream, found) in enumerate(zip(map(_pairs, streams), groups, strict=True)):
@@ -205,14 +204,14 @@ class Dispatcher:
             for group in map(_pairs, found):
                 if group[b"name"] != GROUP.encode():
                     continue
-                # Nothing is known of a group that has read nothing yet.
+                # None: the group has read nothing, so nothing can be said.
                 if group[b"entries-read"] is not None:
                     self._stats.missed += max(0, trimmed - group[b"entries-read"])
                 if group[b"consumers"] > READERS:
                     await self._store.smart_modules.forget_readers(shard, DEAD_MS)
 
     async def _claim_left(self) -> None:
-        """Take over what somebody read and, since a lease ago, did not acknowledge."""
+        """Claim the entries that a node read longer than a lease ago and did not acknowledge."""
         lease_ms = round(self._settings.webhook_lease_s * 1000)
         left = dict.fromkeys(self._keys, b"0-0")
         while left:
@@ -222,13 +221,13 @@ class Dispatcher:
                     for key, start in left.items()
                 ]
             )
-            entries = list[Entry]()
+            entries = list[ShardEntry]()
             for key, (_, found, trimmed) in zip(left, answers, strict=True):
                 self._stats.missed += len(trimmed)
                 entries += [(self._numbers[key], entry, _envelope(fields)) for entry, fields in found]
             if entries:
                 await self._handle(entries)
-            # Not from the first again: others may hold very many that they read a moment ago.
+            # Continued at the cursor: other nodes may have many entries that they read just now.
             left = {key: answer[0] for key, answer in zip(left, answers, strict=True) if answer[0] != b"0-0"}
 
     async def _pipeline(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
@@ -238,7 +237,7 @@ class Dispatcher:
             return list(await pipeline.execute())
 
     async def _begin_again(self) -> None:
-        """A shard lost its group, so all that it had: whatever is there now is new, or is heard again."""
+        """Create the missing groups. A shard that lost its group is read from its first entry."""
         try:
             for shard in range(self._settings.shards):
                 await self._store.smart_modules.begin_reading(shard, "0")
@@ -246,8 +245,8 @@ class Dispatcher:
             await self._trouble(error)
 
     async def _trouble(self, error: Exception) -> None:
-        if self._seldom.may("webhooks.picking_failed"):
-            _log.warning("webhooks.picking_failed", error=str(error) or type(error).__name__)
+        if self._seldom.may("webhooks.dispatching_failed"):
+            _log.warning("webhooks.dispatching_failed", error=str(error) or type(error).__name__)
         if is_cancelling():
             raise asyncio.CancelledError
         await asyncio.sleep(AGAIN_S)
@@ -257,12 +256,12 @@ def _pairs(flat: Sequence[Any]) -> dict[bytes, Any]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _as_it_is(response: Any, **_options: Any) -> Any:
+def _unconverted(response: Any, **_options: Any) -> Any:
     return response
 
 
 def _envelope(fields: Sequence[bytes] | None) -> bytes | None:
-    """The value of the field `e`; entries that are no envelope, or were deleted meanwhile, have none."""
+    """The value of the field `e`, or None for entries that are no envelope or were deleted."""
     if fields is None:
         return None
     return next((value for name, value in zip(fields[::2], fields[1::2], strict=True) if name == b"e"), None)

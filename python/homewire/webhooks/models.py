@@ -73,7 +73,7 @@ class DeadLetter:
 
 @dataclass(slots=True)
 class WebhookStats:
-    """Plain counters, read by the metrics page."""
+    """The counters of webhooks on this node."""
 
     dispatched: int = 0
     delivered: int = 0
@@ -82,7 +82,7 @@ class WebhookStats:
     dead_letters: int = 0
     missed: int = 0
     waiting: dict[ModuleName, int] = field(default_factory=dict)
-    """Of the modules that this node delivers to, when it last looked."""
+    """Waiting deliveries of the modules that this node delivers to, at the last check."""
 
     def metrics(self) -> Mapping[str, int]:
         """For the metrics."""

@@ -201,7 +201,7 @@ class DeliveryQueue:
             after = f"({dead_letters[-1].id}"
 
     async def retry(self, project_id: int, module_id: str, dead_letters: Sequence[str]) -> int:
-        """Make dead letters deliveries again. Returns how many it were. Raises UnknownRecord."""
+        """Make dead letters deliveries again. Returns their number. Raises UnknownRecord."""
         await self.expect([(project_id, module_id)])
         slot, moved = ProjectSlot(project_id), 0
         names = [
@@ -215,7 +215,7 @@ class DeliveryQueue:
         return moved
 
     async def drop(self, project_id: int, module_id: str, dead_letters: Sequence[str]) -> int:
-        """Delete dead letters. Returns how many it were. Raises UnknownRecord."""
+        """Delete dead letters. Returns their number. Raises UnknownRecord."""
         slot, dropped = ProjectSlot(project_id), 0
         names = [slot.smart_module(module_id), slot.module_dead(module_id)]
         for start in range(0, len(dead_letters), DEAD_PAGE):

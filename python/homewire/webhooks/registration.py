@@ -1,6 +1,7 @@
-"""Making a webhook: its URL is checked, and its key made, shown once and sealed.
+"""Creation, key rotation and test of webhooks.
 
-A test event for one webhook: posted and signed as deliveries are, but known to nobody else.
+The URL is checked, and the key is generated, shown once and sealed. A test event is posted and signed like a
+delivery, but it is neither stored nor counted.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from homewire.webhooks.models import ModuleType, SmartModule
 KEY_BYTES: Final = 32
 MAX_URL: Final = 2048
 RESOLVE_S: Final = 5.0
-"""How long the host of a new webhook is looked up."""
+"""Maximum time to resolve the host of a new webhook."""
 
 
 async def create_webhook(
@@ -38,9 +39,10 @@ async def create_webhook(
     events: Iterable[str],
     homes: Iterable[int] | None,
 ) -> str:
-    """A new smart module that is told by POST; its key, which its receiver checks signatures with.
+    """Create a smart module. Returns the key with which its receiver verifies signatures.
 
-    It hears the events that are accepted after this returned. Raises UnknownRecord, Conflict, InvalidInput.
+    The module gets the events that are accepted after this returned. Raises UnknownRecord, Conflict,
+    InvalidInput.
     """
     await _require_reachable(checked_url(url), settings)
     sealer, key = Sealer.of(settings), secrets.token_hex(KEY_BYTES)
@@ -61,7 +63,7 @@ async def create_webhook(
 async def rotate_key(
     store: Store, settings: Settings, project_id: int, module_id: str, overlap_s: float
 ) -> str:
-    """Another key for a module. The present one signs beside it for `overlap_s`. Raises UnknownRecord."""
+    """Replace the key of a module. For `overlap_s` both keys sign. Raises UnknownRecord."""
     key = secrets.token_hex(KEY_BYTES)
     sealed = Sealer.of(settings).seal(key)
     await store.smart_modules.rotate_key(project_id, module_id, sealed, round(overlap_s * 1000))
@@ -69,9 +71,9 @@ async def rotate_key(
 
 
 async def _require_reachable(url: str, settings: Settings) -> None:
-    """Raises InvalidInput for a host that is only on addresses to which nothing is delivered.
+    """Check that the host has an address to which homewire delivers. Raises InvalidInput.
 
-    A host that has no address yet passes: what counts is the address at each delivery.
+    A host without an address passes, because each delivery checks the address again.
     """
     if settings.webhook_private_addresses:
         return
@@ -83,26 +85,28 @@ async def _require_reachable(url: str, settings: Settings) -> None:
         return
     if not any(is_public(str(info[4][0])) for info in found):
         raise InvalidInput(
-            "url", "its host is on no public address; the setting webhook_private_addresses allows others"
+            "url", "its host has no public address; the setting webhook_private_addresses allows others"
         )
 
 
 def checked_url(text: str) -> str:
-    """An absolute http or https URL, exactly as it will be called and signed. Raises InvalidInput.
+    """Check an absolute http or https URL, and return it unchanged. Raises InvalidInput.
 
-    Which address it is on is judged when it is called, not here.
+    The address of its host is not checked here.
     """
     if len(text) > MAX_URL or not text.isascii() or any(each.isspace() for each in text):
-        raise InvalidInput("url", f"must be at most {MAX_URL} ASCII characters, without blanks")
+        raise InvalidInput("url", f"must be at most {MAX_URL} ASCII characters without spaces")
     try:
         url = URL(text, encoded=True)
         port = url.port
     except ValueError:
-        raise InvalidInput("url", "is no URL") from None
+        raise InvalidInput("url", "is not a URL") from None
     if url.scheme not in ("http", "https") or not url.host or not port:
         raise InvalidInput("url", "must begin with https:// or http:// and name a host")
     if url.user is not None or url.password is not None or "#" in text:
-        raise InvalidInput("url", "must have no user, password or fragment: the signature says who calls")
+        raise InvalidInput(
+            "url", "must have no user, password or fragment; the signature authenticates homewire"
+        )
     return text
 
 
@@ -110,13 +114,16 @@ EVENT_TYPE: Final = "_webhookTest_"
 
 
 async def post_test(settings: Settings, sealer: Sealer, module: SmartModule, now_ms: int) -> str | None:
-    """None if the receiver took a test event, else why not. Raises ConfigurationError."""
+    """Post a test event. Returns None if the receiver accepted it, else the problem.
+
+    Raises ConfigurationError.
+    """
     event = {"eventType": EVENT_TYPE, "eventData": {"moduleId": module.id}, "timestamp": timestamp(now_ms)}
     keys = [sealer.open(module.sealed_key)]
     if module.sealed_old_key and now_ms < module.old_key_until_ms:
         keys.insert(0, sealer.open(module.sealed_old_key))
-    async with WebhookClient(settings) as poster:
-        # No shard has this id: a receiver that drops repeats takes each test event.
-        return await poster.post(
+    async with WebhookClient(settings) as client:
+        # The id is unique, so that a receiver that drops repetitions accepts each test event.
+        return await client.post(
             sealer.open(module.sealed_url), keys, f"test.{now_ms}-0", msgspec.json.encode(event)
         )

@@ -1,4 +1,4 @@
-"""Webhooks on one node: its picker, its couriers and what they share."""
+"""The webhooks of a node: its dispatcher, its delivery workers, and what they share."""
 
 from __future__ import annotations
 
@@ -26,19 +26,21 @@ from homewire.webhooks.store import ModuleRegistry
 from homewire.webhooks.worker import DeliveryWorker, Dependencies
 
 CHECK_S: Final = 1.0
-"""Between two looks for modules that changed, and for what a dead node left."""
+"""Interval of checks for changed modules, and for deliveries of stopped nodes."""
 TIDY_S: Final = 30.0
+"""Interval of removing deleted modules from the list of waiting modules, when no module exists."""
 WORKERS: Final = 1000
-"""Modules that one node delivers to at once."""
+"""Maximum modules that one node delivers to concurrently."""
 CONNECTIONS: Final = 16
-"""To Redis: of their own, so that no webhook keeps a request of the REST service waiting."""
+"""Maximum connections to Redis. They are separate, so that webhooks do not delay REST requests."""
 LOG_S: Final = 60.0
+"""Minimum time between two log lines about the same problem."""
 
 _log = structlog.get_logger(__name__)
 
 
 class WebhookService:
-    """All that a node does for webhooks. Without any module: to ask Redis once a second for one."""
+    """Dispatches events to smart modules and delivers them. Without modules it checks for one each second."""
 
     def __init__(self, url: str, settings: Settings, clock: Clock = MACHINE_CLOCK) -> None:
         self._clock = clock
@@ -54,47 +56,47 @@ class WebhookService:
         return self._stats.metrics()
 
     async def run(self) -> None:
-        """Pick and deliver until cancelled."""
+        """Dispatch and deliver until cancelled."""
         settings = self._settings
-        client = connect(self._url, max_connections=CONNECTIONS)
+        redis = connect(self._url, max_connections=CONNECTIONS)
         reader = connect(self._url, max_connections=2)
-        relay = Relay(client, settings.shards, self._clock)
+        relay = Relay(redis, settings.shards, self._clock)
         node = secrets.token_hex(8)
         try:
-            async with WebhookClient(settings, self._clock) as poster:
-                store = Store(client, relay, self._clock)
+            async with WebhookClient(settings, self._clock) as client:
+                store = Store(redis, relay, self._clock)
                 registry = ModuleRegistry(store.smart_modules, self._clock)
                 deps = Dependencies(
-                    store, registry, poster, Sealer.of(settings), settings, self._stats, node, self._clock
+                    store, registry, client, Sealer.of(settings), settings, self._stats, node, self._clock
                 )
 
                 def wake(name: ModuleName) -> None:
                     self._wake(name, deps)
 
                 dispatcher = Dispatcher(reader, store, registry, wake, self._stats, node, settings)
-                picking = asyncio.create_task(dispatcher.run())
+                dispatching = asyncio.create_task(dispatcher.run())
                 try:
-                    await self._check(picking, deps)
+                    await self._check(dispatching, deps)
                 finally:
-                    await _ended([picking, *self._tasks.values()])
+                    await _ended([dispatching, *self._tasks.values()])
         finally:
             await relay.close()
             await reader.aclose()
-            await client.aclose()
+            await redis.aclose()
 
-    async def _check(self, picking: asyncio.Task[None], deps: Dependencies) -> None:
+    async def _check(self, dispatching: asyncio.Task[None], deps: Dependencies) -> None:
         tidy_at, cursor = 0.0, 0
         while not is_cancelling():
-            if picking.done():
-                # It stops for nothing but a fault of ours, which must not go unnoticed.
-                picking.result()
+            if dispatching.done():
+                # The dispatcher ends only by a fault of homewire, which must stop the node.
+                dispatching.result()
             try:
                 await deps.registry.refresh()
                 now = self._clock.monotonic()
                 if len(deps.registry) or now >= tidy_at:
-                    # Without any module only to strike out what is noted of those that were.
+                    # Without modules only to remove deleted modules from the list.
                     tidy_at = now + TIDY_S
-                    # Some at a time, all in turn: those that nothing can be delivered to stay noted.
+                    # A page at a time. A module that accepts no delivery stays in the list.
                     cursor, names = await deps.store.module_deliveries.waiting(cursor)
                     for name in names:
                         self._wake(name, deps)
@@ -112,9 +114,9 @@ class WebhookService:
         is_begun = name in self._tasks
         if is_begun or len(self._tasks) >= WORKERS or (module is not None and module.suspended):
             return
-        self._tasks[name] = asyncio.create_task(self._employ(name, deps))
+        self._tasks[name] = asyncio.create_task(self._run_worker(name, deps))
 
-    async def _employ(self, name: ModuleName, deps: Dependencies) -> None:
+    async def _run_worker(self, name: ModuleName, deps: Dependencies) -> None:
         module = deps.registry.get(name)
         try:
             if module is not None:

@@ -40,10 +40,11 @@ EVERYTHING: Final = "*"
 """In place of event types: all."""
 GROUPS_AT_ONCE: Final = 16
 RELOAD_S: Final = 30.0
-"""Everything is read again so often, in case a crash kept a change from being counted."""
+"""Interval of reading everything, in case a crash prevented the count of a change."""
 FORGET_S: Final = 60.0
-"""A project without modules stays listed this long after its last change. A module's creation lists its
-project first, and takes at most a few seconds from there."""
+"""How long a project without modules stays listed after its last change.
+
+The creation of a module lists its project first, and takes a few seconds at most."""
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", re.ASCII)
 
 
@@ -82,9 +83,8 @@ class SmartModules:
             "url": sealed_url,
             "key": sealed_key,
         }
-        # The group exists before the module, so that nodes read the shards from an earlier entry on. The
-        # change
-        # is noted before and after, so that all nodes learn of the module even after a crash in between.
+        # The group is created before the module, so that nodes read the shards from an earlier entry on.
+        # The change is noted before and after, so that nodes learn of the module after a crash in between.
         await self._begin_reading(shards)
         await self._note_change(project_id)
         answer = await self._database.change(
@@ -104,8 +104,10 @@ class SmartModules:
         return _module(project_id, module_id, record) if record else None
 
     async def list(self, project_id: int) -> builtins.list[SmartModule]:
-        """All smart modules of a project, in the order of the bytes of their ids; [] for an unknown
-        project."""
+        """All smart modules of a project, in the order of the bytes of their ids.
+
+        [] for an unknown project.
+        """
         slot = ProjectSlot(project_id)
         ids = [each.decode() for each in await self._database.read("ZRANGE", slot.smart_modules, 0, -1)]
         records = await self._database.read_hashes([slot.project, *map(slot.smart_module, ids)])
@@ -199,7 +201,7 @@ class SmartModules:
 
 
 class ModuleRegistry:
-    """Who wants which events. One look at a counter tells whether it is current."""
+    """A node's cache of all smart modules. A version counter tells whether it is current."""
 
     def __init__(self, modules: SmartModules, clock: Clock = MACHINE_CLOCK) -> None:
         self._clock = clock
@@ -217,7 +219,7 @@ class ModuleRegistry:
         return len(self._by_name)
 
     async def has_modules(self) -> None:
-        """Wait until there is any module, as far as `refresh` was told."""
+        """Wait until `refresh` has found a module."""
         await self._filled.wait()
 
     def get(self, name: ModuleName) -> SmartModule | None:
@@ -233,7 +235,7 @@ class ModuleRegistry:
                 yield module
 
     async def refresh(self) -> None:
-        """Be as new as the store was when this was called. Raises Unavailable."""
+        """Read all changes up to the call. Raises Unavailable."""
         async with self._lock:
             now = self._clock.monotonic()
             version = await self._modules.version()

@@ -1,7 +1,7 @@
-"""Delivers to one smart module, as the only one in the deployment who does, as long as there is anything.
+"""The worker that delivers to one smart module. At any time one node of the deployment runs it.
 
-Deliveries go out in the order in which they came, several at once, and one that fails is overtaken by the
-others while it waits for its next try: order is best effort.
+Deliveries are sent in order, several concurrently. While a failed delivery waits for its next try, later ones
+overtake it, so the order is best effort.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from homewire.webhooks.queue import Claim, Delivery
 from homewire.webhooks.store import ModuleRegistry
 
 WINDOW: Final = 32
-"""Deliveries read at once."""
+"""Maximum deliveries that one read returns."""
 RETRIES: Final = 1000
-"""Deliveries that wait for another try; with more nothing new is begun."""
+"""Maximum deliveries that wait for another try; beyond it no new delivery starts."""
 CHECK_S: Final = 0.25
-"""Between two looks for what other nodes picked."""
+"""Interval of checks for deliveries that other nodes dispatched."""
 IDLE_S: Final = 3.0
-"""A courier without work stays so long: the next event finds it there."""
+"""How long a worker without deliveries stays, so that the next event finds it running."""
 LAST_S: Final = 2.0
-"""How long requests under way have when the node goes down."""
+"""How long requests in progress may take when the node stops."""
 TOO_OLD: Final = "too old"
 LARGEST_EXPONENT: Final = 30
-FORGIVING: Final = 16
-"""Times its first pause a breaker waits at most."""
+LONGEST_PAUSES: Final = 16
+"""Maximum interval of an open circuit breaker, as a multiple of its first interval."""
 
 
 def pause(tries: int, first_s: float, longest_s: float) -> float:
-    """Seconds after so many tries in vain: doubled with each, up to a longest, the upper half by chance.
+    """The delay after `tries` failed tries, in seconds. It doubles with each try, up to `longest_s`.
 
-    By chance, so that what failed together does not come again together.
+    The upper half of the delay is random, so that deliveries that failed together are retried apart.
     """
     whole = min(longest_s, first_s * 2.0 ** min(tries - 1, LARGEST_EXPONENT))
     return whole * random.uniform(0.5, 1.0)  # noqa: S311 (nothing secret)
@@ -52,10 +52,10 @@ def pause(tries: int, first_s: float, longest_s: float) -> float:
 
 @dataclass(slots=True)
 class Breaker:
-    """Keeps deliveries from a receiver that takes none: closed, open until a time, or half open.
+    """A circuit breaker: it stops deliveries to a receiver that fails. It is closed, open or half open.
 
-    `failures` in a row open it for `pause_s`. After that one delivery probes: taken, it closes; not taken,
-    it opens for twice as long, up to sixteen times. Times are seconds of one clock.
+    `failures` consecutive failures open it for `pause_s` seconds. Then one delivery probes the receiver. A
+    success closes the breaker. A failure opens it for twice as long, at most 16 times `pause_s`.
     """
 
     failures: int
@@ -67,24 +67,24 @@ class Breaker:
 
     @property
     def is_closed(self) -> bool:
-        """Whether deliveries go out freely."""
+        """Whether all deliveries may be sent."""
         return self._opened == 0
 
     @property
     def open_until(self) -> float:
-        """When the next probe may go."""
+        """When the next probe may be sent."""
         return self._until
 
     def open_for(self, now: float, seconds: float) -> None:
-        """It was open at another node, for so long from now on.
+        """Continue the interval that another node began; `seconds` of it are left.
 
-        Never for longer than it opens here: the end is a time of that node's wall clock, and one that was
-        stepped since would keep it open for hours.
+        The interval is at most the longest of this breaker. Its end is a time of the other node's wall clock,
+        and a clock that was stepped could keep the breaker open for hours.
         """
-        self._opened, self._until = max(1, self._opened), now + min(seconds, FORGIVING * self.pause_s)
+        self._opened, self._until = max(1, self._opened), now + min(seconds, LONGEST_PAUSES * self.pause_s)
 
     def lets_pass(self, now: float) -> bool:
-        """Whether one more delivery may go now. It is to be told how that one ended."""
+        """Whether one more delivery may be sent now. Its outcome must be reported."""
         if self.is_closed:
             return True
         if self._probing or now < self._until:
@@ -93,43 +93,43 @@ class Breaker:
         return True
 
     def taken(self) -> bool:
-        """One was taken. Whether that closed it."""
+        """Report a success. Returns whether it closed the breaker."""
         closed = not self.is_closed
         self._in_row = self._opened = 0
         self._probing = False
         return closed
 
     def failed(self, now: float) -> bool:
-        """One was not taken. Whether that opened it, or kept it open for longer."""
+        """Report a failure. Returns whether it opened the breaker, or opened it again."""
         self._in_row += 1
         if self.is_closed:
             if self._in_row < self.failures:
                 return False
         elif not self._probing:
-            # It was under way when the breaker opened.
+            # The request began before the breaker opened.
             return False
         self._probing = False
-        self._until = now + self.pause_s * min(FORGIVING, 2**self._opened)
+        self._until = now + self.pause_s * min(LONGEST_PAUSES, 2**self._opened)
         self._opened += 1
         return True
 
     def unknown(self) -> None:
-        """How the probe ended can't be told."""
+        """Report a probe without an outcome."""
         self._probing = False
 
 
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What couriers share."""
+    """What all workers share."""
 
     store: Store
     registry: ModuleRegistry
-    poster: WebhookClient
+    client: WebhookClient
     sealer: Sealer
     settings: Settings
     stats: WebhookStats
     node: str
-    """This process's own name."""
+    """The unique name of this process."""
     clock: Clock
 
 
@@ -146,12 +146,12 @@ class DeliveryWorker:
         self._breaker = Breaker(self._settings.webhook_breaker_failures, self._settings.webhook_breaker_s)
         self._opened = module
         self._known: SmartModule | None = module
-        """What the registry had when URL and keys were opened."""
+        """The module in the registry when URL and keys were decrypted."""
         self._url = self._key = self._old_key = ""
         self._wakeup = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._retries: list[tuple[float, str]] = []
-        """When, and which entry; a heap."""
+        """A heap of times and entries."""
         self._next: deque[Delivery] = deque()
         self._last = "0"
         """The last entry that was read."""
@@ -160,15 +160,15 @@ class DeliveryWorker:
         self._idle_since = 0.0
 
     def wake(self) -> None:
-        """There is something to deliver."""
+        """Check for deliveries at once."""
         self._check_at = 0.0
         self._wakeup.set()
 
     async def run(self) -> bool:
-        """Deliver until nothing is left, another node does it, or the module is no more.
+        """Deliver until nothing is left, another node delivers, or the module was deleted.
 
-        Whether nothing waits any more, for nobody. Raises Unavailable, and ConfigurationError if the module's
-        secrets can't be opened.
+        Returns whether no delivery waits. Raises Unavailable, and ConfigurationError if the module's secrets
+        can't be decrypted.
         """
         claim = await self._claim(idle=False)
         if not claim.held:
@@ -181,7 +181,7 @@ class DeliveryWorker:
             await self._end()
 
     async def _prepare(self) -> None:
-        # Not as the registry remembers it: that knows nothing of breakers.
+        # Not from the registry: its record may have an old state of the breaker.
         module = await self._deps.store.smart_modules.get(self._module.project_id, self._module.id)
         if module is None:
             return
@@ -191,16 +191,16 @@ class DeliveryWorker:
             self._breaker.open_for(self._now(), open_s)
 
     def _open(self, module: SmartModule) -> None:
-        """Read URL and keys of this state of the module."""
+        """Decrypt URL and keys of this version of the module."""
         opened = self._deps.sealer.open
         self._opened, self._known = module, self._deps.registry.get(module.name)
         self._url, self._key = opened(module.sealed_url), opened(module.sealed_key)
         self._old_key = opened(module.sealed_old_key) if module.sealed_old_key else ""
 
     def _keys(self) -> list[str]:
-        """Those that sign now; one that is being replaced first."""
+        """The keys that sign now, an old one first."""
         known = self._deps.registry.get(self._module.name)
-        # Looked at for each delivery: behind a rotation that was answered, the new key signs.
+        # Checked for each delivery, so that the new key signs once the rotation was answered.
         if known is not None and known.since_ms == self._module.since_ms and known is not self._known:
             self._open(known)
         if self._old_key and self._clock.now_ms() < self._opened.old_key_until_ms:
@@ -234,14 +234,14 @@ class DeliveryWorker:
         return False
 
     def _is_current(self) -> bool:
-        """Whether the module is still what it was: not deleted, made anew, or suspended."""
+        """Whether the module still gets deliveries: it is not deleted, replaced or suspended."""
         known = self._deps.registry.get(self._module.name)
         if known is None or known.since_ms != self._module.since_ms or known.suspended:
             return False
         if known is not self._module:
             self._module = known
             if known.broken_until_ms == 0 and not self._breaker.is_closed:
-                # An operator resumed it.
+                # An operator resumed the module.
                 self._breaker.taken()
         return True
 
@@ -274,7 +274,7 @@ class DeliveryWorker:
         return self._next.popleft() if self._next else None
 
     async def _wanted(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Those whose home still exists; the others go."""
+        """The deliveries whose home still exists. The others are removed."""
         homes = [route[1] if (route := event_route(each.envelope)) else 0 for each in deliveries]
         project = self._module.project_id
         existing = await self._deps.store.homes.existing(project, sorted(set(homes)))
@@ -292,7 +292,7 @@ class DeliveryWorker:
             self._breaker.unknown()
             return await self._dead_letter(delivery.entry, TOO_OLD, 0)
         stats = self._deps.stats
-        problem = await self._deps.poster.post(self._url, self._keys(), delivery.event_id, body)
+        problem = await self._deps.client.post(self._url, self._keys(), delivery.event_id, body)
         if problem is None:
             stats.delivered += 1
             await self._deliveries.finish(self._module, delivery.entry)
@@ -320,7 +320,7 @@ class DeliveryWorker:
         )
 
     def _raise_failures(self) -> None:
-        """Raise what ended a try: Redis was away, so this courier starts anew when it is back."""
+        """Raise the error that ended a try. The service starts the worker again when Redis is back."""
         for task in [task for task in self._running if task.done()]:
             self._running.discard(task)
             task.result()
@@ -339,7 +339,7 @@ class DeliveryWorker:
         await self._clock.wait(self._wakeup, timeout)
 
     async def _end(self) -> None:
-        """Let requests under way end, for a moment; then let go of the module."""
+        """Give requests in progress a moment to end, then release the module."""
         if self._running:
             _, late = await asyncio.wait(self._running, timeout=LAST_S)
             for task in late:

@@ -310,7 +310,7 @@ async def test_loopback_is_refused_by_whatever_name(careful: NodeProcess, host: 
         if host in ("127.1", "2130706433"):
             assert reason == "the URL can't be used"
         else:
-            assert reason == "the address is not a public one"
+            assert reason == "the address is not public"
         assert not four.all
 
 
@@ -321,7 +321,7 @@ async def test_private_addresses_are_refused_without_a_packet(careful: NodeProce
         await send(tenant, await tenant.home(await tenant.user()), 1)
         await eventually(lambda: has_dead_letters(tenant, 1))
         # Said instead of making a socket; an attempt would have been given up for another reason.
-        assert (await all_dead_letters(tenant))[0].reason == "the address is not a public one"
+        assert (await all_dead_letters(tenant))[0].reason == "the address is not public"
 
 
 async def test_no_secret_is_logged_or_stored_openly(
