@@ -103,9 +103,18 @@ class NodeProcess:
         said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
         return int(said.removeprefix("tasks "))
 
-    def client(self) -> aiohttp.ClientSession:
-        """A session whose paths are the node's."""
-        return aiohttp.ClientSession(self.url, connector=aiohttp.TCPConnector(ssl=self.tls))
+    def client(self, opened: list[socket.socket] | None = None) -> aiohttp.ClientSession:
+        """A session whose paths are the node's. Its sockets are added to `opened`."""
+
+        def make(address: aiohttp.AddrInfoType) -> socket.socket:
+            family, kind, protocol, *_ = address
+            made = socket.socket(family, kind, protocol)
+            if opened is not None:
+                opened.append(made)
+            return made
+
+        connector = aiohttp.TCPConnector(ssl=self.tls, socket_factory=make)
+        return aiohttp.ClientSession(self.url, connector=connector)
 
     async def metrics(self) -> dict[str, float]:
         """Every sample of /metrics that is homewire's, by its name without the prefix."""

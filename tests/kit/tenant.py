@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
-import psutil
 from redis.asyncio import Redis
 
 from homewire.access_changes.records import CONTROL
@@ -179,21 +178,20 @@ async def tenant_of(
     try:
         project = await store.projects.create("test", accounts, access_control, on_demand)
         record, key = await store.project_keys.create(project.id, "server", ALL_PERMISSIONS)
-        async with node.client() as http:
+        opened: list[socket.socket] = []
+        async with node.client(opened) as http:
             yield Tenant(store, redis, node.url, project.id, key, record.id, http)
         if node.tls is not True:
-            await _tls_connections_closed(node)
+            await _are_closed(opened)
     finally:
         await redis.aclose()
 
 
-async def _tls_connections_closed(node: NodeProcess) -> None:
+async def _are_closed(opened: Sequence[socket.socket]) -> None:
     """aiohttp leaves a WebSocket's TLS shutdown to the loop, which may be closed before that is done."""
-    port = urlsplit(node.url).port
 
     async def none_is_open() -> bool:
-        connections = psutil.Process().net_connections("tcp")
-        return not any(each.raddr and each.raddr.port == port for each in connections)
+        return all(each.fileno() < 0 for each in opened)
 
     # What stays open after all is told of by the look at what each test left behind.
     with suppress(TimeoutError):

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Annotated, Any, Final
 
 import typer
@@ -67,6 +68,14 @@ def build() -> typer.Typer:
     return app
 
 
+@cache
+def _command() -> Any:
+    """The command tree as it is run, made once: that takes longer than most commands."""
+    command = typer.main.get_command(build())
+    _name_values(command)
+    return command
+
+
 def _show_version(wanted: bool) -> None:
     if wanted:
         print(f"homewire {__version__}")
@@ -91,9 +100,7 @@ def run() -> int:
     """Run the command of `sys.argv`; the exit status. Errors that homewire knows are one line."""
     as_json = "--json" in sys.argv[1:]
     try:
-        command = typer.main.get_command(build())
-        _name_values(command)
-        status = command.main(standalone_mode=False)
+        status = _command().main(standalone_mode=False)
         sys.stdout.flush()
     except (HomewireError, typer.TyperException, OSError, BaseExceptionGroup) as error:
         return _failed(error, as_json)
