@@ -1,6 +1,6 @@
-"""The composition root: the only module that knows every room.
+"""The composition root: the only module that imports every package.
 
-`running` starts a node and yields it; `serve` does that until a signal says stop.
+`running` starts a node, yields it and stops it. `serve` runs a node until a signal stops it.
 """
 
 from __future__ import annotations
@@ -28,21 +28,19 @@ from homewire.bus.append import Bus
 from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import in_background
 from homewire.errors import CoreFailure
-from homewire.events.api import routes as ingest_routes
+from homewire.events.api import routes as event_routes
 from homewire.events.context import Ingest
 from homewire.events.queued_commands import QueueBounds
 from homewire.hosts import listed_origins
-from homewire.limits.limits import Limits
 from homewire.limits.rates import Rates
 from homewire.machine import collect_seldom, raise_open_file_limit
-from homewire.messages import pages
+from homewire.messages.pages import routes as page_routes
 from homewire.messages.service import MessageService
 from homewire.node_address import noted
-from homewire.openapi import page as documentation
+from homewire.openapi.page import routes as documentation_routes
 from homewire.operations import ENDPOINTS, OPERATIONS
-from homewire.parts import Parts, start_core, start_parts, to_ms
+from homewire.parts import Limits, Parts, start_core, start_parts, to_ms
 from homewire.presence.publisher import PresencePublisher
-from homewire.realtime import handshake as websocket
 from homewire.realtime.close_codes import GOING_AWAY, reason
 from homewire.realtime.core_events import (
     ClientMessages,
@@ -51,10 +49,12 @@ from homewire.realtime.core_events import (
     report_skipped,
 )
 from homewire.realtime.handoff import Observer
-from homewire.rest import shapes
+from homewire.realtime.handshake import Gateway
+from homewire.realtime.handshake import routes as websocket_routes
 from homewire.rest.context import Api, SortSlots
 from homewire.rest.dispatch import routes as api_routes
-from homewire.server import http as server
+from homewire.rest.shapes import rendered
+from homewire.server.http import render_errors
 from homewire.server.ports import (
     Certificate,
     Problem,
@@ -71,15 +71,16 @@ from homewire.webhooks.service import WebhookService
 _log = structlog.get_logger(__name__)
 
 TAIL_SILENCE_MS = 3_000
-"""The stream reader gets a reply of Redis several times a second; then it counts as disconnected."""
+"""The stream reader gets a reply of Redis several times a second. After a longer silence it counts as
+disconnected."""
 
 SWITCH_S: Final = 0.000_5
-"""How long a thread that sorts or hashes may keep the interpreter from the event loop, in s; Python's default
-is 5 ms, at each of the loop's turns."""
+"""How long a thread that sorts or hashes may hold the interpreter while the event loop waits, in s. Python's
+default of 5 ms would delay each turn of the loop by as much."""
 
 
 class Tier(StrEnum):
-    """What a process does; `homewire run` does both."""
+    """A group of services that a process runs; `homewire run` has both."""
 
     ROUTER = "router"
     API = "api"
@@ -92,22 +93,22 @@ class Node:
     base_url: str
     admin_url: str
     reload: Callable[[], None]
-    """Loads the certificate again."""
+    """Load the certificate again."""
     core: Core
     app: web.Application
-    """What it serves over HTTP."""
+    """The application of the public port."""
     failed: asyncio.Future[Exception]
-    """Set when the node can't go on."""
+    """Set when the node cannot continue."""
 
 
 BackgroundWork = Callable[[Node], Coroutine[Any, Any, None]]
-"""Work that runs while a node serves."""
+"""A coroutine function that runs while the node serves."""
 
 
 async def serve(settings: Settings, tiers: frozenset[Tier], background: BackgroundWork | None = None) -> None:
-    """Runs a node until SIGINT or SIGTERM. `background` runs as long as the port is open.
+    """Run a node until SIGINT or SIGTERM. `background` runs as long as the port is open.
 
-    Raises ConfigurationError when it can't start, CoreFailure when it can't go on.
+    Raises ConfigurationError when the node cannot start, CoreFailure when it cannot continue.
     """
     log.configure(settings.log_level, settings.log_format)
     _log_ignored_variables()
@@ -117,13 +118,13 @@ async def serve(settings: Settings, tiers: frozenset[Tier], background: Backgrou
     stop = asyncio.Event()
     serving = asyncio.create_task(_serve(settings, tiers, background, stop))
 
-    def give_up() -> None:
+    def cancel() -> None:
         stop.set()
         serving.cancel()
 
-    # Until it serves, whatever it waits for is given up at once.
-    _on_signals(give_up)
-    # What a closed terminal and `systemctl reload` send: by default it would end the process.
+    # A signal during the start cancels whatever the start waits for.
+    _on_signals(cancel)
+    # A closed terminal and `systemctl reload` send SIGHUP, which ends a process by default.
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _log.info, "reload.too_early")
     try:
         await serving
@@ -133,7 +134,7 @@ async def serve(settings: Settings, tiers: frozenset[Tier], background: Backgrou
 
 
 def _log_ignored_variables() -> None:
-    """Log the HOMEWIRE_ variables that are no settings."""
+    """Log environment variables with the prefix HOMEWIRE_ that are not settings."""
     found = in_environment()
     if found.injected:
         _log.info(
@@ -173,48 +174,42 @@ async def running(
     client_messages: ClientMessages | None = None,
     clock: Clock = MACHINE_CLOCK,
 ) -> AsyncIterator[Node]:
-    """Starts the node's parts in the order of their needs, and stops them in the reverse order. All get their
-    time from `clock`."""
+    """Start the parts of a node in the order of their dependencies, and stop them in the reverse order.
+
+    All parts get their time from `clock`.
+    """
     tls = server_context(settings)
     sys.setswitchinterval(SWITCH_S)
     async with AsyncExitStack() as stack:
         parts = await start_parts(stack, settings, clock)
-        core_event_handlers = CoreEventHandlers.of(settings, parts.store.queued_commands, clock)
-        # Their last words still go out while the port is being closed.
-        stack.push_async_callback(core_event_handlers.tls_bridges.close)
-        # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.
+        handlers = CoreEventHandlers.of(settings, parts.store.queued_commands, clock)
+        # The bridges stop after the core, so that its last bytes are sent.
+        stack.push_async_callback(handlers.tls_bridges.close)
+        # The REST tier has a core, too: its stream reader tells when cached records are outdated.
         core = start_core(parts, client_messages)
-        # Both tiers send events.
-        overload = Limits(parts.redis, core, settings, parts.store.refusals, clock)
-        _dispatch_core_events(parts, core, client_messages, core_event_handlers, overload)
-        in_background(stack, overload.run(), parts.failed)
+        # The REST tier has limits, too: it sends events.
+        limits = Limits(parts.redis, core, settings, parts.store.refusals, clock)
+        _dispatch_core_events(parts, core, handlers, limits, client_messages)
+        in_background(stack, limits.run(), parts.failed)
         in_background(stack, report_skipped(core), parts.failed)
-        session_expiry = _start_lifetimes(parts, core, core_event_handlers)
+        session_expiry = _start_session_expiry(parts, core, handlers)
         caches = Caches.of(parts, core, session_expiry)
         audit = Audit(clock)
-        app = web.Application(
-            middlewares=[server.render_errors(audit.render, parts.server_limits.rates.request)]
-        )
+        app = web.Application(middlewares=[render_errors(audit.render, parts.server_limits.rates.request)])
         if Tier.ROUTER in tiers:
-            _add_realtime_tier(app, parts, core, caches, core_event_handlers, overload, observe)
+            _add_realtime_tier(app, parts, core, caches, handlers, limits, observe)
         if Tier.API in tiers:
-            _add_rest_tier(app, parts, caches, audit, overload.rates)
+            _add_rest_tier(app, parts, caches, audit, limits.rates)
         labelled = {
             "refused": parts.store.refusals,
             "quota_refused": parts.store.usage.refusals,
             "logins": audit.logins,
             "refusals": audit.refusals,
         }
-        registry = metrics.registry(
-            core,
-            parts.bus,
-            parts.relay,
-            labelled,
-            parts.metric_sources,
-        )
+        registry = metrics.registry(core, parts.bus, parts.relay, labelled, parts.metric_sources)
         problem = _problem(core, parts.bus)
         app.add_routes(parts.server_limits.turns.limited(public_routes(problem)))
-        admin = web.Application(middlewares=[server.render_errors(shapes.rendered)])
+        admin = web.Application(middlewares=[render_errors(rendered)])
         admin.add_routes(admin_routes(problem, registry))
         stack.callback(parts.server_limits.header_timeout.close)
         admin_url = await open_admin_port(stack, settings, admin, parts.server_limits)
@@ -222,11 +217,11 @@ async def running(
         certificate = Certificate(settings, parts.server_limits.acceptor)
         if tls is not None:
             in_background(stack, certificate.watch(), parts.failed)
-        # Behind only the port: clients are told while everything else still stands.
+        # Connections are closed first, while all other parts still run.
         stack.push_async_callback(
             asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), to_ms(settings.close_s)
         )
-        # Pushed last, so that nobody new comes to a node that goes.
+        # Before that, the node stops accepting connections.
         stack.push_async_callback(parts.server_limits.acceptor.close)
         stack.enter_context(noted(settings.data_dir, base_url))
         yield Node(base_url, admin_url, certificate.reload, core, app, parts.failed)
@@ -234,7 +229,7 @@ async def running(
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """What a node remembers of the store, and how it knows that it still may."""
+    """The caches of a node, and the cache versions that tell whether a record is current."""
 
     cache_versions: CacheVersions
     session_expiry: SessionExpiry
@@ -243,23 +238,20 @@ class Caches:
 
     @classmethod
     def of(cls, parts: Parts, core: Core, session_expiry: SessionExpiry) -> Caches:
-        """Nothing yet."""
-        entries, cache_versions = (
-            parts.settings.principal_cache_entries,
-            CacheVersions(core, parts.settings.shards),
-        )
-        # What was changed here is so from its answer on, not only once the tail has read of it.
+        """Empty caches."""
+        entries = parts.settings.principal_cache_entries
+        cache_versions = CacheVersions(core, parts.settings.shards)
+        # A change on this node takes effect before it is answered, not when the stream reader reads of it.
         parts.relay.on_records(cache_versions.forget)
         origins = listed_origins(parts.settings.cookie_origins)
         authenticator = Authenticator(parts.store, cache_versions, entries, origins, session_expiry.uses.note)
-        return cls(
-            cache_versions, session_expiry, authenticator, HomeDirectory(parts.store, cache_versions, entries)
-        )
+        directory = HomeDirectory(parts.store, cache_versions, entries)
+        return cls(cache_versions, session_expiry, authenticator, directory)
 
 
-def _start_lifetimes(parts: Parts, core: Core, core_event_handlers: CoreEventHandlers) -> SessionExpiry:
+def _start_session_expiry(parts: Parts, core: Core, handlers: CoreEventHandlers) -> SessionExpiry:
     uses, ttl_s = parts.store.session_uses, parts.settings.session_ttl_s
-    session_expiry = SessionExpiry(core, core_event_handlers.keys_in_use, uses, ttl_s, parts.clock)
+    session_expiry = SessionExpiry(core, handlers.active_keys, uses, ttl_s, parts.clock)
     parts.stack.push_async_callback(session_expiry.close)
     in_background(parts.stack, session_expiry.run(), parts.failed)
     parts.metric_sources.append(session_expiry.metrics)
@@ -271,40 +263,37 @@ def _add_realtime_tier(
     parts: Parts,
     core: Core,
     caches: Caches,
-    core_event_handlers: CoreEventHandlers,
-    overload: Limits,
+    handlers: CoreEventHandlers,
+    limits: Limits,
     observe: Observer | None,
 ) -> None:
-    """WebSockets and events in."""
+    """Add the WebSocket endpoints, and the operations that send events and commands."""
     stack, settings, store = parts.stack, parts.settings, parts.store
-    presence_publisher = PresencePublisher(
-        store, core_event_handlers.connected_devices, settings.presence_lease_s
-    )
-    # When the core has stopped, everything that was connected here is said to be so no more.
+    connected_devices, remover = handlers.connected_devices, handlers.queued_command_remover
+    presence_publisher = PresencePublisher(store, connected_devices, settings.presence_lease_s)
+    # When the core has stopped, the publisher reports that the devices of this node are disconnected.
     stack.push_async_callback(presence_publisher.close)
     in_background(stack, presence_publisher.run(), parts.failed)
-    stack.push_async_callback(core_event_handlers.delivered.close)
-    in_background(stack, core_event_handlers.delivered.run(), parts.failed)
-    parts.metric_sources.extend(
-        (core_event_handlers.connected_devices.metrics, core_event_handlers.delivered.metrics)
-    )
-    gateway = websocket.Gateway(
+    stack.push_async_callback(remover.close)
+    in_background(stack, remover.run(), parts.failed)
+    parts.metric_sources.extend((connected_devices.metrics, remover.metrics))
+    gateway = Gateway(
         core,
         caches.authenticator,
         caches.directory,
         caches.cache_versions,
-        overload.admission,
-        core_event_handlers.tls_bridges,
+        limits.connections,
+        handlers.tls_bridges,
         store.queued_commands,
         caches.session_expiry.sockets,
-        core_event_handlers.connected_devices,
+        connected_devices,
         observe,
     )
     ingest = Ingest(
         parts.bus,
         caches.authenticator,
         caches.directory,
-        overload.rates,
+        limits.rates,
         reader=parts.reader,
         shards=settings.shards,
         queued_commands=store.queued_commands,
@@ -312,15 +301,16 @@ def _add_realtime_tier(
         queue_bounds=QueueBounds(
             settings.queued_commands, min(settings.queued_command_bytes, settings.send_queue_bytes)
         ),
-        is_connected=partial(core_event_handlers.connected_devices.is_connected, store.presence),
+        is_connected=partial(connected_devices.is_connected, store.presence),
         clock=parts.clock,
         platform_types=settings.platform_event_types,
     )
-    app.add_routes(parts.server_limits.handshakes.limited(websocket.routes(gateway)))
-    app.add_routes(parts.server_limits.bodies.released(ingest_routes(ingest)))
+    app.add_routes(parts.server_limits.handshakes.limited(websocket_routes(gateway)))
+    app.add_routes(parts.server_limits.bodies.released(event_routes(ingest)))
 
 
 def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Audit, rates: Rates) -> None:
+    """Add the REST service, its documentation and the pages of e-mails."""
     stack, settings, store = parts.stack, parts.settings, parts.store
     messages = MessageService.of(settings, parts.redis, parts.url, store.projects.get, parts.clock)
     in_background(stack, messages.run(), parts.failed)
@@ -343,28 +333,20 @@ def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Au
         rates=rates,
     )
     app.add_routes(parts.server_limits.bodies.released(api_routes(api, OPERATIONS)))
-    app.add_routes(documentation.routes(ENDPOINTS))
-    app.add_routes(parts.server_limits.turns.limited(pages.routes()))
+    app.add_routes(documentation_routes(ENDPOINTS))
+    app.add_routes(parts.server_limits.turns.limited(page_routes()))
 
 
 def _dispatch_core_events(
     parts: Parts,
     core: Core,
+    handlers: CoreEventHandlers,
+    limits: Limits,
     client_messages: ClientMessages | None,
-    core_event_handlers: CoreEventHandlers,
-    overload: Limits,
 ) -> None:
-    watch = CoreEventDispatcher(
-        core,
-        client_messages,
-        core_event_handlers.closed,
-        core_event_handlers.connected_devices.adopted,
-        core_event_handlers.delivered.written,
-        overload.admission.allowance_exceeded,
-        core_event_handlers.keys_in_use.on_page,
-    )
-    parts.stack.callback(watch.close)
-    watch.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))
+    dispatcher = CoreEventDispatcher(core, handlers, limits.connections, client_messages)
+    parts.stack.callback(dispatcher.close)
+    dispatcher.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))
 
 
 def _problem(core: Core, bus: Bus) -> Problem:
@@ -372,7 +354,7 @@ def _problem(core: Core, bus: Bus) -> Problem:
         if not bus.connected:
             return "the bus is not connected to Redis"
         if core.tail_silence_ms() > TAIL_SILENCE_MS:
-            return "the tail has not heard from Redis"
+            return "the stream reader gets no replies from Redis"
         return None
 
     return problem

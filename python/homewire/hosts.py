@@ -1,4 +1,4 @@
-"""Hosts and origins, as settings list them and as requests name them."""
+"""Hosts, origins and networks of settings and requests."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 def origin_of(url: str) -> str | None:
-    """`scheme://host` of a URL, with its port unless that is the scheme's own, in lower case.
+    """`scheme://host` of a URL in lower case, with its port unless that is the default of the scheme.
 
-    None for what is no URL of http or https, like the origin `null`.
+    None unless the URL is of http or https, e.g. for the origin `null`.
     """
     try:
         parts = urlsplit(url.strip().lower())
@@ -30,7 +30,7 @@ def origin_of(url: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Whether a server that listens on `host` can be reached from this machine only."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -38,40 +38,41 @@ def is_loopback(host: str) -> bool:
 
 
 def without_port(host: str) -> str:
-    """A Host header's value without its port."""
+    """The value of a Host header without its port."""
     name, separator, port = host.rpartition(":")
     return name if separator and port.isdigit() else host
 
 
 @lru_cache(maxsize=16)
 def projects_by_host(table: str) -> Mapping[str, int]:
-    """The setting `project_hosts`: project ids by host, in lower case. Raises ValueError."""
+    """Parse the setting `project_hosts`: project ids by host in lower case. Raises ValueError."""
     found: dict[str, int] = {}
-    for entry in _entries(table):
-        host, _, project = (part.strip() for part in entry.rpartition("="))
+    for item in _items(table):
+        host, _, project = (part.strip() for part in item.rpartition("="))
         if not host or "/" in host or int(project) < 1:
-            raise ValueError(entry)
+            raise ValueError(item)
         found[host.lower()] = int(project)
     return MappingProxyType(found)
 
 
 @lru_cache(maxsize=16)
 def listed_origins(listed: str) -> frozenset[str]:
-    """The setting `cookie_origins`, each as `origin_of` has it. Raises ValueError."""
+    """Parse the setting `cookie_origins`, in the form of `origin_of`. Raises ValueError."""
     found = set()
-    for entry in _entries(listed):
-        origin, parts = origin_of(entry), urlsplit(entry)
+    for item in _items(listed):
+        origin, parts = origin_of(item), urlsplit(item)
         if origin is None or parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise ValueError(entry)
+            raise ValueError(item)
         found.add(origin)
     return frozenset(found)
 
 
 @lru_cache(maxsize=16)
 def listed_networks(listed: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    """The setting `trusted_proxies`. Raises ValueError, also for a network with bits behind its prefix."""
-    return tuple(ip_network(entry) for entry in _entries(listed))
+    """Parse the setting `trusted_proxies`. Raises ValueError, also for a network with bits after its
+    prefix."""
+    return tuple(ip_network(item) for item in _items(listed))
 
 
-def _entries(listed: str) -> list[str]:
-    return [entry for each in listed.split(",") if (entry := each.strip())]
+def _items(listed: str) -> list[str]:
+    return [item for each in listed.split(",") if (item := each.strip())]

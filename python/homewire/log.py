@@ -1,4 +1,4 @@
-"""Logging: structured lines on stderr, ours and the libraries' alike."""
+"""Logging: structured lines on stderr, for homewire and its libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from homewire.settings.fields import LogFormat, LogLevel
 
 
 def configure(level: LogLevel, log_format: LogFormat) -> None:
-    """Sets up structlog and the standard library's logging once, at start."""
+    """Configure structlog and the standard library's logging. To be called once, at the start."""
     numeric = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -53,7 +53,7 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
 
 
 class Seldom:
-    """Says of each kind of trouble when it may be logged again: one line in `interval_s` seconds."""
+    """Limits log lines to one in `interval_s` seconds for each kind of problem."""
 
     __slots__ = ("_interval_s", "_logged_at", "_monotonic")
 
@@ -63,7 +63,7 @@ class Seldom:
         self._logged_at: dict[str, float] = {}
 
     def may(self, event: str) -> bool:
-        """Whether a line about `event` is due; if so, it counts as written."""
+        """Whether a line about `event` may be written. If so, it counts as written."""
         now = self._monotonic()
         if now - self._logged_at.get(event, float("-inf")) < self._interval_s:
             return False
@@ -72,7 +72,7 @@ class Seldom:
 
 
 def _wants_colours() -> bool:
-    """Whether stderr shows them: on a terminal, unless NO_COLOR says no (no-color.org)."""
+    """Whether stderr is a terminal that shows colours, and NO_COLOR is not set (no-color.org)."""
     return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -1,8 +1,8 @@
-"""Where a node listens: a note in its data directory, for commands on the same machine.
+"""The address of a node: a note in its data directory, for commands on the same machine.
 
-A node that was killed leaves its note behind, and its process id may be another's by now. So the node holds
-a `flock` on the note for as long as it listens, and a note without one is not believed. That works without
-the lock of an embedded server, too.
+A node that was killed leaves its note, and its process id may belong to another process by now. So a node
+holds a `flock` on its note while it listens, and a note without a lock is ignored. A node with an external
+Redis has such a note, too.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class NodeAddress(msgspec.Struct):
 
 @contextmanager
 def noted(data_dir: Path, url: str) -> Iterator[None]:
-    """Keep the note while the block runs. A directory that is not there or can't be written has none."""
+    """Write the note while the block runs, unless the directory does not exist or cannot be written."""
     path = data_dir / NOTE
     try:
         held = _write(path, NodeAddress(url, os.getpid()))
     except OSError as error:
-        # A node with an external Redis needs no data directory, and makes none for this.
+        # A node with an external Redis needs no data directory, and the note is no reason to create one.
         _log.info("node.address_not_noted", path=str(path), problem=error.strerror)
         yield
         return
@@ -49,7 +49,7 @@ def noted(data_dir: Path, url: str) -> Iterator[None]:
 
 
 def running_node(data_dir: Path) -> str | None:
-    """The URL of the node that runs on a data directory; None if none does, or its note can't be read."""
+    """The URL of the node that uses a data directory. None without a node, and if its note cannot be read."""
     try:
         descriptor = os.open(data_dir / NOTE, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -64,7 +64,10 @@ def running_node(data_dir: Path) -> str | None:
 
 
 def _write(path: Path, note: NodeAddress) -> int:
-    """The descriptor that holds the lock. The note appears whole and locked, readable by its owner alone."""
+    """Write a note that is complete and locked when it appears, and that only its owner can read.
+
+    Returns the descriptor that holds the lock. Raises OSError.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.unlink(missing_ok=True)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -87,7 +90,7 @@ def _read(descriptor: int) -> str | None:
 
 
 def _remove(path: Path, held: int) -> None:
-    """Remove the note, unless another node on the same directory has put its own there."""
+    """Remove the note, unless another node has replaced it."""
     try:
         if os.path.samestat(path.stat(), os.fstat(held)):
             path.unlink()

@@ -1,8 +1,9 @@
-"""The parts of a node that both tiers need: Redis, bus, relay, store, server limits, and the core."""
+"""The parts of a node that both tiers need: Redis, bus, relay, store, limits, and the core."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -17,8 +18,11 @@ from homewire.bus.shards import BusSettings, ensure_epochs
 from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import in_background
 from homewire.errors import ConfigurationError, Unavailable
+from homewire.limits.connections import ConnectionLimits, ConnectionSharing
+from homewire.limits.rates import Rates, RateSharing
+from homewire.limits.sharing import SharedClock
 from homewire.machine import memory_bytes
-from homewire.presence.reaper import Reaper
+from homewire.presence.publisher import Reaper
 from homewire.realtime.close_codes import GOING_AWAY, reason
 from homewire.realtime.core_events import (
     WAITING_MESSAGES_BYTES,
@@ -48,7 +52,7 @@ class Parts:
     server_limits: ServerLimits
     reader: BodyReader
     metric_sources: list[metrics.MetricsSource]
-    """Read at each scrape; both tiers add theirs."""
+    """Called at each scrape. Both tiers add sources."""
 
 
 async def start_parts(stack: AsyncExitStack, settings: Settings, clock: Clock = MACHINE_CLOCK) -> Parts:
@@ -97,12 +101,40 @@ async def _start_bus(
             await ensure_epochs(redis, settings.shards)
             await report_eviction(redis)
     except Unavailable as error:
-        raise ConfigurationError(f"Redis at {redacted(url)} does not answer, or can't serve now") from error
+        raise ConfigurationError(f"Redis at {redacted(url)} does not answer, or cannot serve now") from error
     bus = Bus(bus_settings)
     await bus.start()
     stack.push_async_callback(bus.close)
     in_background(stack, Retention(redis, bus_settings).run(), failed)
     return bus
+
+
+class Limits:
+    """The limits of a node that count over all nodes: `rates` of events, and `connections`."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        core: Core,
+        settings: Settings,
+        refusals: Counter[str],
+        clock: Clock = MACHINE_CLOCK,
+    ) -> None:
+        """`refusals` counts refusals by the setting of the limit."""
+        shared = SharedClock(redis, clock)
+        self.rates = Rates(settings, shared.now, refusals)
+        self.connections = ConnectionLimits(core, settings, refusals, clock)
+        self._rate_sharing = RateSharing(redis, self.rates, shared)
+        self._connection_sharing = ConnectionSharing(redis, self.connections, shared)
+
+    async def run(self) -> None:
+        """Exchange counts with the other nodes until cancelled, then remove the counts of this node."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._rate_sharing.run())
+                group.create_task(self._connection_sharing.run())
+        finally:
+            await self._connection_sharing.release()
 
 
 def start_core(parts: Parts, client_messages: ClientMessages | None) -> Core:
@@ -127,12 +159,12 @@ def start_core(parts: Parts, client_messages: ClientMessages | None) -> Core:
         socket_unsent_bytes=settings.socket_unsent_bytes,
         socket_timeout_ms=to_ms(settings.socket_timeout_s),
     )
-    # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
+    # Stops the threads after a failed start. After an orderly stop it has no effect.
     parts.stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
     try:
         core.start_tail(parts.url)
     except (ConnectionError, ValueError) as error:
-        raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
+        raise ConfigurationError(f"the stream reader cannot read from Redis: {error}") from error
     return core
 
 

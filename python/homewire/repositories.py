@@ -21,8 +21,7 @@ from homewire.kv.store import KeyValues
 from homewire.logins.passwords import MAX_PROJECT_WAITING, Passwords
 from homewire.logins.store import Attempts, LoginTokens, NodeLogins
 from homewire.permissions.store import Permissions
-from homewire.presence.nodes import Nodes
-from homewire.presence.store import Presence
+from homewire.presence.store import Nodes, Presence
 from homewire.projects.store import Apps, ProjectKeys, Projects
 from homewire.projects.usage import Recount, Usage
 from homewire.sessions.activity import SessionActivity

@@ -1,4 +1,4 @@
-"""Times: ms since 1970 inside, RFC 3339 in UTC with `Z` in the MODE resources."""
+"""Times: ms since 1970 in the code, RFC 3339 in UTC with `Z` in the REST service."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from functools import lru_cache
 
 
 def milliseconds(seconds: float) -> int:
-    """A duration of a setting, in s, as ms: at least 1."""
+    """The duration of a setting as whole ms, at least 1."""
     return max(1, round(seconds * 1000))
 
 
 def timestamp(ms: int) -> str:
-    """With three fractional digits."""
+    """RFC 3339 with three fractional digits."""
     return f"{_to_the_second(ms // 1000)}.{ms % 1000:03}Z"
 
 
 def whole_seconds(ms: int) -> str:
-    """Without a fraction: one client reads `claimTime` and `claimExpirationTime` only so."""
+    """RFC 3339 without a fraction. One client reads `claimTime` and `claimExpirationTime` only in this
+    form."""
     return f"{_to_the_second(ms // 1000)}Z"
 
 
-# Clients ask for the same records again and again, and many of them are of the same second.
+# Clients read the same records repeatedly, and many of them are of the same second.
 @lru_cache(maxsize=10_000)
 def _to_the_second(at: int) -> str:
-    """`at` in seconds."""
-    # What is cut off is the zone; `strftime` would take ten times as long.
+    """`at` is in seconds since 1970."""
+    # The cut part is the time zone. `strftime` would take ten times as long.
     return datetime.fromtimestamp(at, UTC).isoformat()[:19]

@@ -1,4 +1,4 @@
-"""TLS: the context of the port, and how this machine's own clients know whom they talk to."""
+"""TLS: the context of the port, and how clients on this machine verify a node."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PEM_END: Final = "-----END CERTIFICATE-----"
 
 
 class _KeyIsEncrypted(Exception):
-    """OpenSSL asked for a passphrase; a server that starts by itself has none."""
+    """OpenSSL asked for a passphrase. The server has none."""
 
 
 def server_context(settings: Settings) -> ssl.SSLContext | None:
-    """What the port speaks TLS with (1.2 or newer), None for plain HTTP.
+    """The TLS context of the port (1.2 or newer), or None for plain HTTP.
 
-    Raises ConfigurationError, which names the setting that can't be used and shows nothing of a file.
+    Raises ConfigurationError, which names the invalid setting and does not show the content of a file.
     """
     certificate, key = settings.tls_cert, settings.tls_key
     if certificate is None and key is None:
@@ -43,13 +43,13 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
         context.load_cert_chain(certificate, key, password=_no_passphrase)
     except _KeyIsEncrypted:
         raise ConfigurationError(
-            f"{named('tls_key')}: the key is encrypted; give one without a passphrase"
+            f"{named('tls_key')}: the key is encrypted: use one without a passphrase"
         ) from None
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":
             problem = f"is not the key of the certificate in {named('tls_cert')}"
         else:
-            problem = "holds no private key in PEM form"
+            problem = "contains no private key in PEM form"
         raise ConfigurationError(f"{named('tls_key')}: {problem}") from None
     return context
 
@@ -63,11 +63,11 @@ def key_is_open(settings: Settings) -> bool:
 
 
 def trust(settings: Settings, url: str) -> ssl.SSLContext | Fingerprint | bool:
-    """Whom a client on this machine believes at `url`; what aiohttp calls `ssl`.
+    """How a client on this machine verifies the server at `url`: the `ssl` parameter of aiohttp.
 
-    The node of these settings is known by its very certificate, whatever names stand in it: it is
-    reached by its address. Anybody else needs a good name, under `tls_ca` or a public authority.
-    Raises ConfigurationError.
+    The node of these settings is verified by its certificate alone, without the names in it, because the
+    client connects to its address. Another server needs a certificate for its name, of `tls_ca` or of a
+    public authority. Raises ConfigurationError.
     """
     if settings.tls_cert is not None and urlsplit(url).hostname == urlsplit(settings.base_url).hostname:
         from aiohttp import Fingerprint
@@ -77,7 +77,7 @@ def trust(settings: Settings, url: str) -> ssl.SSLContext | Fingerprint | bool:
         return True
     text = _read(settings.tls_ca, "tls_ca")
     context = ssl.create_default_context()
-    # So that a certificate which nobody signed can be trusted by itself.
+    # So that a self-signed certificate in `tls_ca` can be trusted.
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
         context.load_verify_locations(cadata=text)
@@ -92,7 +92,7 @@ def _certificate(path: Path, name: str) -> bytes:
     begin, end = text.find(PEM_BEGIN), text.find(PEM_END)
     try:
         der = ssl.PEM_cert_to_DER_cert(text[begin : end + len(PEM_END)])
-        # Base64 alone is no certificate yet.
+        # The text may be valid base64 and still no certificate.
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
     except (ValueError, ssl.SSLError):
         raise _no_certificate(name) from None
@@ -103,11 +103,11 @@ def _read(path: Path, name: str) -> str:
     try:
         return path.read_text("ascii", errors="replace")
     except OSError as error:
-        raise ConfigurationError(f"{named(name)}: the file can't be read: {error.strerror}") from None
+        raise ConfigurationError(f"{named(name)}: the file cannot be read: {error.strerror}") from None
 
 
 def _no_certificate(name: str) -> ConfigurationError:
-    return ConfigurationError(f"{named(name)}: the file holds no certificate in PEM form")
+    return ConfigurationError(f"{named(name)}: the file contains no certificate in PEM form")
 
 
 def _no_passphrase() -> str:

@@ -167,7 +167,7 @@ class StoredLife:
     async def _command(self) -> None:
         expires = MACHINE_CLOCK.now_ms() + self._any((1, MINUTE_MS, MINUTE_MS + 1))
         command = QueuedCommand(self._any(self.devices), b"\x93", self._content(), expires)
-        await self.store.queued_commands.keep(self.project.id, command, QueueBounds(50, 100_000))
+        await self.store.queued_commands.add(self.project.id, command, QueueBounds(50, 100_000))
 
     async def _delivered(self) -> None:
         device = self._any(self.devices)

@@ -130,7 +130,7 @@ async def has_permission(
     project = await directory.project(caller.project_id)
     if project is None or project.access_control is not AccessControl.PERMISSION:
         return None
-    return bool(await directory.rights_of(caller.project_id, caller.id, (f"{kind}:{subject}",)))
+    return bool(await directory.permissions_of(caller.project_id, caller.id, (f"{kind}:{subject}",)))
 
 
 def permission_needed(kind: PermissionKind, subject: int) -> PermissionDenied:

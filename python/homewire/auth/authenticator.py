@@ -239,6 +239,6 @@ class HomeDirectory(Protocol):
         """The homes among `home_ids` that the user is a member of."""
         ...
 
-    async def rights_of(self, project_id: int, user_id: int, wanted: Collection[str]) -> set[str]:
+    async def permissions_of(self, project_id: int, user_id: int, wanted: Collection[str]) -> set[str]:
         """The permissions among `wanted` (`permissions.models.Permission`, as texts) that the user has."""
         ...

@@ -75,7 +75,7 @@ class HomeDirectory:
         read = partial(self._store.homes.member_of, project_id, user_id)
         return await _remembered(self._members, (project_id, user_id), home_ids, read, at_version)
 
-    async def rights_of(
+    async def permissions_of(
         self, project_id: int, user_id: int, wanted: Collection[str], at_version: int | None = None
     ) -> set[str]:
         """The permissions among `wanted` (texts) that the user has. By the user's shard."""

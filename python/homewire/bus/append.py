@@ -1,64 +1,97 @@
-"""The hot-path writer: many appends, one write.
+"""The bus: appends envelopes to shards, many appends in one write.
 
-Whatever is appended in one turn of the event loop goes out in one `transport.write`; Redis answers
-the lot after one fsync. That is the whole of "group commit", and why an acknowledged event costs a
-few µs here and `appendfsync always` is affordable.
+All appends of one turn of the event loop go out in one `transport.write`, and Redis answers them after one
+fsync (group commit). So an acknowledged event costs a few µs here, and `appendfsync always` is affordable.
 
-What an append can end in:
+The outcomes of an append:
 
-| when                                                  | outcome                                    |
-| ----------------------------------------------------- | ------------------------------------------ |
-| Redis answered                                        | the stream id                              |
-| Redis refused (OOM, LOADING, READONLY, MISCONF, MOVED)| BusUnavailable: certainly not stored       |
-| no connection for `outage_grace`, or the queue is full| BusUnavailable, at once: nothing was sent  |
-| written, then no answer in time or connection lost    | NotConfirmed: nobody knows; never repeated |
+| when                                                   | outcome                                          |
+| ------------------------------------------------------ | ------------------------------------------------ |
+| Redis answered                                         | the stream id                                    |
+| Redis refused (OOM, LOADING, READONLY, MISCONF, MOVED) | BusUnavailable: not stored                       |
+| no connection for `outage_grace`, or the queue is full | BusUnavailable at once: nothing was sent         |
+| written, then no answer in time, or connection lost    | NotConfirmed: may be stored, and is not repeated |
 
-A hung Redis (its kernel still accepts) is found by the deadline: the connection is dropped and with
-it everything written on it.
+The deadline finds a Redis process that hangs while its kernel still accepts bytes: the bus drops the
+connection, and everything written on it is not confirmed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 import secrets
 from collections import deque
 from collections.abc import Sequence
-from typing import cast
+from pathlib import Path
+from typing import Any, Final, TypeAlias, cast
 
 import structlog
 from hiredis import ReplyError
 
 from homewire._core import XaddPrefixes
-from homewire.bus import wire
-from homewire.bus.shards import BusError, BusSettings, BusStats, epoch_key, events_key
-from homewire.bus.wire import Batch, Reply
+from homewire.bus.shards import BusError, BusSettings, BusStats, epoch_key, events_key, once_key
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from homewire.log import Seldom
-from homewire.redis.connection import RedisAddress, RedisConnection, exchange, open_connection, parse_address
+from homewire.redis.connection import (
+    PendingReplies,
+    RedisAddress,
+    RedisConnection,
+    exchange,
+    open_connection,
+    pack,
+    parse_address,
+)
 
-FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
-DEADLINE_GRAIN = 0.1
-"""Seconds between two looks at the deadlines, while anything is pending."""
-TRIM_INTERVAL = 1.0
-"""Seconds between two appends of a shard that also trim it by age."""
-NEWEST_KEPT_MS = 60_000
-"""What was confirmed longer ago is on disk, and on every replica that is worth the name."""
-TURN_AWAY = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
-"""Refusals by which a Redis says that it is the wrong one to write to, now."""
+MIN_DELAY: Final = 0.05
+MAX_DELAY: Final = 1.0
+"""Bounds of the pause between two attempts to connect, in seconds."""
+DEADLINE_GRAIN: Final = 0.1
+"""Seconds between two checks of the deadlines, while replies are pending."""
+TRIM_INTERVAL: Final = 1.0
+"""Seconds between two appends to a shard that also trim it by age."""
+CHECKED_MS: Final = 60_000
+"""After a reconnect the bus checks the last confirmed entry if it is younger. An older one is on disk and on
+the replicas."""
+WRONG_SERVER: Final = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
+"""Refusals of a server that takes no writes now; the bus connects again."""
+
+APPEND_ONCE: Final = Path(__file__).with_name("append_once.lua").read_bytes()
+APPEND_ONCE_SHA: Final = hashlib.sha1(APPEND_ONCE, usedforsecurity=False).hexdigest().encode()
+
+Reply: TypeAlias = bytes | int | list[Any] | ReplyError | BusError | None
 
 _log = structlog.get_logger(__name__)
 
 
 class HandshakeRefused(ConnectionError):
-    """Redis answered the opening commands with an error; it may be loading still."""
+    """Redis answered the first commands with an error, e.g. because it is still loading."""
+
+
+class Batch(PendingReplies):
+    """The appends of one caller. Their bytes count as in flight until they are settled."""
+
+    __slots__ = ("_stats", "size")
+
+    def __init__(self, data: bytes, expected: int, deadline: float, stats: BusStats) -> None:
+        """`deadline` is the loop time until which Redis must answer."""
+        super().__init__(data, expected, deadline)
+        self.size = len(data)
+        self._stats = stats
+        stats.in_flight_bytes += self.size
+
+    def settle(self, failure: Exception | None = None) -> None:
+        """Wake the caller; commands without a reply get `failure`."""
+        self._stats.in_flight_bytes -= self.size
+        super().settle(failure)
 
 
 class Bus:
-    """Appends envelopes to shards. One per process and event loop; see `BusSettings` for the bounds."""
+    """Appends envelopes to shards. A process has one, on its event loop. `BusSettings` has its bounds."""
 
     def __init__(self, settings: BusSettings) -> None:
-        """Nothing is opened yet. Raises ConfigurationError for a URL that cannot be."""
+        """Opens no connection. Raises ConfigurationError for an invalid URL."""
         self.stats = BusStats()
         self._settings = settings
         self._address: RedisAddress = parse_address(settings.url)
@@ -79,16 +112,16 @@ class Bus:
 
     @property
     def connected(self) -> bool:
-        """Whether an append would be written now."""
+        """Whether an append would be written at once."""
         return self._connection is not None and self._connection.writable
 
     @property
     def idempotency_ms(self) -> int:
-        """How long an Idempotency-Key is remembered."""
+        """How long an Idempotency-Key is stored."""
         return self._settings.idempotency_ms
 
     async def start(self) -> None:
-        """Connect. Returns after the first attempt, also when that failed: the bus goes on trying.
+        """Connect. Returns after the first attempt; if it failed, the bus tries again in the background.
 
         Raises ConfigurationError when Redis refuses the credentials.
         """
@@ -97,11 +130,11 @@ class Bus:
         first_attempt: asyncio.Future[None] = self._loop.create_future()
         self._supervisor = asyncio.create_task(self._stay_connected(first_attempt), name="homewire-bus")
         await asyncio.wait((first_attempt, self._supervisor), return_when=asyncio.FIRST_COMPLETED)
-        # A supervisor that ended by itself has a bug to tell about.
+        # If the supervisor ended by itself, this raises its error.
         (self._supervisor if self._supervisor.done() else first_attempt).result()
 
     async def close(self) -> None:
-        """Refuse new appends, wait for the answers to those under way, disconnect. Deadlines bound it."""
+        """Refuse new appends, wait for pending replies until their deadlines, then disconnect."""
         self._closing = True
         connection = self._connection
         pending = [*self._unsent, *(connection.written if connection else ())]
@@ -116,7 +149,7 @@ class Bus:
             self._timer.cancel()
 
     async def append(self, shard: int, envelope: bytes) -> bytes:
-        """Append one envelope; its stream id `<ms>-<seq>`, after Redis said yes. Raises BusError."""
+        """Append one envelope. Returns its stream id `<ms>-<seq>` once it is confirmed. Raises BusError."""
         batch = self._submit(self.prefixes.xadd(shard, envelope), 1)
         reply = (await batch.waiter)[0]
         if type(reply) is not bytes:
@@ -126,9 +159,9 @@ class Bus:
         return reply
 
     async def append_all(self, commands: bytes, count: int, last_shard: int) -> list[bytes | BusError]:
-        """Send `count` XADDs, made with `prefixes`; for each its stream id, or why it has none.
+        """Send `count` XADDs, made with `prefixes`. Returns the stream id or the error of each.
 
-        `last_shard` is the shard of the last of them.
+        `last_shard` is the shard of the last one.
         """
         try:
             batch = self._submit(commands, count)
@@ -136,7 +169,7 @@ class Bus:
             self.stats.unavailable += count - 1
             return [error] * count
         replies = await batch.waiter
-        # Nearly always all are ids, and nothing is done for each.
+        # Usually all replies are ids. Then nothing is done for each of them.
         if set(map(type, replies)) == {bytes}:
             self.stats.appended += count
             self._newest_id, self._newest_shard = cast(bytes, replies[-1]), last_shard
@@ -153,18 +186,21 @@ class Bus:
         envelopes: Sequence[bytes],
         labels: Sequence[int] | None = None,
     ) -> list[bytes] | None:
-        """Append each envelope unless this `scope_key` has appended its label before; their stream ids.
+        """Append each envelope whose label was not appended with this `scope_key`. Returns all stream ids.
 
-        Record and append are one atomic step in the shard's slot. `labels` tell the envelopes of one
-        scope key apart (default 0, 1, …): a retry with more labels appends only the new ones. None: the
-        scope key stands for another `fingerprint`; nothing was appended. No envelopes: only the claim.
-        Raises BusError.
+        Record and entries are written in one atomic step, in the slot of the shard. `labels` distinguish the
+        envelopes of one scope key (default 0, 1, …): a retry with more labels appends only the new ones.
+        Without envelopes only the record is written. Returns None, and appends nothing, if the record of the
+        scope key has another `fingerprint`. Raises BusError.
         """
-        labelled = list(zip(labels or range(len(envelopes)), envelopes, strict=True))
-        reply = await self._call_script(shard, scope_key, fingerprint, labelled, whole_script=False)
+        arguments: list[bytes | str | int] = [2, once_key(shard, scope_key), events_key(shard), fingerprint]
+        arguments += (self._settings.idempotency_ms, self._cutoff_ms())
+        for label, envelope in zip(labels or range(len(envelopes)), envelopes, strict=True):
+            arguments += (label, envelope)
+        reply = await self._call(b"EVALSHA", APPEND_ONCE_SHA, arguments)
         if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
-            # Certainly not executed, so sending it again repeats nothing.
-            reply = await self._call_script(shard, scope_key, fingerprint, labelled, whole_script=True)
+            # The script was not executed, so it can be sent again.
+            reply = await self._call(b"EVAL", APPEND_ONCE, arguments)
         if reply is None:
             return None
         if not isinstance(reply, list):
@@ -174,25 +210,8 @@ class Bus:
         self.stats.duplicates += len(ids) - added
         return ids
 
-    async def _call_script(
-        self,
-        shard: int,
-        scope_key: str,
-        fingerprint: str,
-        labelled: Sequence[tuple[int, bytes]],
-        *,
-        whole_script: bool,
-    ) -> Reply:
-        data = wire.append_once(
-            shard,
-            scope_key,
-            fingerprint,
-            labelled,
-            ttl_ms=self._settings.idempotency_ms,
-            cutoff_ms=self._cutoff_ms(),
-            whole_script=whole_script,
-        )
-        reply: Reply = (await self._submit(data, 1).waiter)[0]
+    async def _call(self, command: bytes, script: bytes, arguments: Sequence[bytes | str | int]) -> Reply:
+        reply: Reply = (await self._submit(pack([command, script, *arguments]), 1).waiter)[0]
         return reply
 
     # -- the queue --
@@ -240,7 +259,7 @@ class Bus:
             self._timer = self._loop.call_later(DEADLINE_GRAIN, self._check_deadlines)
 
     def _failure(self, reply: Reply) -> BusError:
-        """The error that one reply stands for, counted."""
+        """The error for a reply that is no stream id; counts it."""
         if isinstance(reply, NotConfirmed):
             self.stats.not_confirmed += 1
             return reply
@@ -253,14 +272,14 @@ class Bus:
     def _note_refusal(self, text: str) -> None:
         if self._seldom.may("bus.refused"):
             _log.warning("bus.refused", refusal=text)
-        if text.startswith(TURN_AWAY) and self._connection is not None:
+        if text.startswith(WRONG_SERVER) and self._connection is not None:
             self._connection.retire()
 
     # -- age limit --
 
     @property
     def prefixes(self) -> XaddPrefixes:
-        """What XADDs are to be made with now; not for keeping."""
+        """The prefixes of XADDs for this turn of the event loop; do not store them."""
         now = self._loop.time()
         if now >= self._trim_at:
             self._prefixes.renew(self._cutoff_ms())
@@ -268,15 +287,17 @@ class Bus:
         return self._prefixes
 
     def _cutoff_ms(self) -> int:
-        """By Redis' own clock, read from its newest id: with ours, a clock that is a quarter of an hour
-        ahead would trim every event as it is stored."""
+        """The time before which entries are trimmed, by Redis' clock as the newest stream id has it.
+
+        A clock of this node that is a quarter of an hour ahead would trim every event.
+        """
         newest_ms = int(self._newest_id.partition(b"-")[0])
         return max(0, newest_ms - self._settings.retention_ms)
 
     # -- the connection --
 
     async def _stay_connected(self, first_attempt: asyncio.Future[None]) -> None:
-        delay = FIRST_DELAY
+        delay = MIN_DELAY
         while True:
             self._lost.clear()
             try:
@@ -293,14 +314,14 @@ class Bus:
                 self._adopt(connection)
                 _resolve(first_attempt)
                 await self._lost.wait()
-                if self._loop.time() - connected_at >= LONGEST_DELAY:
-                    delay = FIRST_DELAY
+                if self._loop.time() - connected_at >= MAX_DELAY:
+                    delay = MIN_DELAY
             _resolve(first_attempt)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads reconnects, no secret
-            delay = min(2 * delay, LONGEST_DELAY)
+            delay = min(2 * delay, MAX_DELAY)
 
     async def _connect(self) -> RedisConnection:
-        """A connection that has authenticated, knows the script and is done loading."""
+        """Connect to a server that accepts the credentials and the script, and has loaded its data."""
         connection = await open_connection(
             self._address, lambda: RedisConnection(NotConfirmed, self._on_event)
         )
@@ -318,7 +339,7 @@ class Bus:
             if isinstance(reply, ReplyError):
                 raise ConfigurationError(f"Redis refused the credentials of the URL: {reply}")
         replies = await exchange(
-            connection, ("CLIENT", "SETNAME", "homewire-bus"), ("SCRIPT", "LOAD", wire.APPEND_ONCE), ("TIME",)
+            connection, ("CLIENT", "SETNAME", "homewire-bus"), ("SCRIPT", "LOAD", APPEND_ONCE), ("TIME",)
         )
         _raise_refusal(replies)
         seconds, microseconds = replies[-1]
@@ -327,20 +348,21 @@ class Bus:
         self._newest_id, self._newest_shard = b"%d-0" % now_ms, None
 
     async def _check_newest(self, connection: RedisConnection, now_ms: int) -> None:
-        """Does Redis still have what it confirmed last? One that fell back lost that before all else.
+        """Check that Redis still has the entry that it confirmed last; otherwise renew all epochs.
 
-        Readers find most of that by their counts, but an event that none of them had read leaves no
-        trace: only who acknowledged it knows that there was one. New epochs tell all of them.
+        A server that lost data lost its newest entries first. Stream readers notice a loss by their counts,
+        except for entries that none of them had read. Only the node that got the confirmation knows of those.
+        New epochs tell all readers.
         """
         shard, newest = self._newest_shard, self._newest_id
-        if shard is None or int(newest.partition(b"-")[0]) < now_ms - NEWEST_KEPT_MS:
+        if shard is None or int(newest.partition(b"-")[0]) < now_ms - CHECKED_MS:
             return
         key = events_key(shard)
         up_to_newest, information = await exchange(
             connection, ("XREVRANGE", key, newest, "-", "COUNT", 1), ("XINFO", "STREAM", key)
         )
         _raise_refusal([up_to_newest])
-        if wire.still_has(newest, up_to_newest, information):
+        if still_has(newest, up_to_newest, information):
             return
         _log.error("bus.history_lost", shard=shard, newest_confirmed=newest.decode())
         shards = range(self._settings.shards)
@@ -348,7 +370,7 @@ class Bus:
         _raise_refusal(await exchange(connection, *renewals))
 
     def _adopt(self, connection: RedisConnection) -> None:
-        if connection.lost:  # between the last reply and now
+        if connection.lost:  # since the last reply
             self._lost.set()
             return
         if self._connected_before:
@@ -381,3 +403,22 @@ def _raise_refusal(replies: Sequence[Reply]) -> None:
 def _resolve(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def still_has(newest: bytes, up_to_newest: object, information: object) -> bool:
+    """Whether a stream still has the entry `newest`, or has trimmed it. False: it was lost.
+
+    `up_to_newest` is the reply to XREVRANGE from this entry down, `information` the one to XINFO STREAM.
+    Trimming removes older entries first. So an older entry without this one means that this one was lost.
+    """
+    if isinstance(up_to_newest, list) and up_to_newest:
+        return bool(up_to_newest[0][0] == newest)
+    if not isinstance(information, list):
+        return False  # The stream does not exist.
+    last: bytes = dict(zip(information[::2], information[1::2], strict=True))[b"last-generated-id"]
+    return _id_order(last) >= _id_order(newest)
+
+
+def _id_order(stream_id: bytes) -> tuple[int, int]:
+    ms, _, seq = stream_id.partition(b"-")
+    return int(ms), int(seq)

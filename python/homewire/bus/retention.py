@@ -1,15 +1,15 @@
-"""Retention: how much past a shard keeps, by age and by bytes.
+"""Retention: trims shards by age and by bytes.
 
-Age is enforced on every append (`MINID ~`, whole nodes of about a hundred entries) and, here, exactly,
-by a timer: a quiet shard sees no appends. Bytes are enforced here alone.
+Each append trims its shard by age, in stream nodes of about a hundred entries (`MINID ~`). A timer trims by
+age exactly, because a quiet shard has no appends. Only the timer trims by bytes.
 
-As long as all of Redis uses less than the limit (`INFO memory`, one cheap call) nothing is measured.
-Else sizes are `MEMORY USAGE key SAMPLES 20000`, one shard at a time so that others get their turn.
-Redis samples the *oldest* nodes of a stream, so a small sample knows nothing of larger events that
-came since. A node holds 4 KiB, or one larger event: up to 80 MiB in one shard the figure is exact,
-and reading that much takes Redis 7 ms (0.3 ms for the 4 MiB that are a shard's even share).
+While Redis uses less memory than the limit (`INFO memory`, one cheap command) nothing is measured. Above it,
+sizes are read with `MEMORY USAGE key SAMPLES 20000`, one shard at a time, so that other commands are served
+in between. Redis samples the *oldest* nodes of a stream, so a small sample does not see larger events that
+came later. A stream node has 4 KiB, or one larger event. Hence the size is exact up to 80 MiB in one shard.
+Reading that much takes Redis 7 ms, and 0.3 ms for 4 MiB, which is the even share of one shard.
 
-Several nodes may sweep at once: both aim at the same lengths, so nothing is trimmed twice.
+Several nodes may sweep at once. All trim to the same lengths, so nothing is trimmed twice.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 TRIM_LIMIT = 1000
 """No command touches more entries than this, also when it trims (decision 0007)."""
 MEMORY_SAMPLES = 20_000
-LOW_WATER = 0.95
-"""A sweep that trims by bytes goes this far below the limit, or every later sweep would trim again."""
+TRIMMED_PART = 0.95
+"""The part of the limit to which a sweep trims by bytes, so that the next sweep need not trim again."""
 ROUNDS = 12
-"""A target length supposes entries of one size. Where old ones are small and new ones large, a round
-takes too little, never too much; each halves the error, and is measured, up to this often a sweep."""
+"""Maximum number of rounds in one sweep. A target length assumes entries of equal size. If old entries are
+small and new ones large, a round trims too little, and never too much. Each round halves the error."""
 STEPS_PER_TRIP = 50
 
 Command: TypeAlias = tuple[bytes | str | int, ...]
@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """Trims all shards every `sweep_interval` seconds, with the ordinary client `redis`."""
+    """Trims all shards every `sweep_interval` seconds, with the client `redis`."""
 
     def __init__(self, redis: Redis, settings: BusSettings) -> None:
         self._redis = redis
@@ -50,7 +50,7 @@ class Retention:
         self._keys = [events_key(shard) for shard in range(settings.shards)]
 
     async def run(self) -> None:
-        """Sweep until cancelled. A Redis that is away is waited for: appends trim by age meanwhile."""
+        """Sweep until cancelled, also after times without Redis. Appends trim by age in the meantime."""
         while not is_cancelling():
             try:
                 await self.sweep()
@@ -60,7 +60,7 @@ class Retention:
                 await asyncio.sleep(self._settings.sweep_interval)
 
     async def sweep(self) -> None:
-        """Trim once, first by age, then by bytes. Raises RedisError or OSError when Redis is away."""
+        """Trim once, first by age, then by bytes. Raises RedisError, OSError."""
         await self._trim_by_age()
         await self._trim_by_bytes()
 
@@ -73,7 +73,7 @@ class Retention:
                 [("XTRIM", key, "MINID", "~", cutoff, "LIMIT", TRIM_LIMIT) for key in pending]
             )
             pending = [key for key, count in zip(pending, removed, strict=True) if count]
-        # Now at most the head node of each stream has old entries: exact is bounded by a node.
+        # Now only the first node of each stream can have old entries, so that this touches few.
         await self._pipeline([("XTRIM", key, "MINID", "=", cutoff) for key in self._keys])
 
     async def _trim_by_bytes(self) -> None:
@@ -84,7 +84,7 @@ class Retention:
         for _ in range(ROUNDS):
             if sum(sizes) <= limit:
                 return
-            await self._trim_to(sizes, water_level(sizes, int(limit * LOW_WATER)))
+            await self._trim_to(sizes, water_level(sizes, int(limit * TRIMMED_PART)))
             sizes = await self._sizes()
         if sum(sizes) > limit:
             _log.warning("retention.over_limit", bytes=sum(sizes), limit=limit)
@@ -93,7 +93,7 @@ class Retention:
         return [await self._redis.memory_usage(key, samples=MEMORY_SAMPLES) or 0 for key in self._keys]
 
     async def _trim_to(self, sizes: Sequence[int], level: int) -> None:
-        """Shorten every stream above `level` bytes to it, in steps of at most a thousand entries."""
+        """Trim every stream above `level` bytes to this size, in steps of at most a thousand entries."""
         large = [(key, size) for key, size in zip(self._keys, sizes, strict=True) if size > level]
         lengths = await self._pipeline([("XLEN", key) for key, _ in large])
         steps: list[Command] = []
@@ -112,7 +112,7 @@ class Retention:
 
 
 def water_level(sizes: Sequence[int], limit: int) -> int:
-    """The level L with `sum(min(size, L)) <= limit`, as high as can be: the largest streams pay first."""
+    """The highest level L with `sum(min(size, L)) <= limit`. Only streams above it are trimmed."""
     remaining, streams = limit, len(sizes)
     for size in sorted(sizes):
         if size * streams > remaining:

@@ -1,16 +1,14 @@
-"""Shards: their key names and epochs, and which one an id belongs to.
+"""Shards: names of their keys, and their epochs; the settings and counters of the bus.
 
-The hash tag `{e<n>}` keeps everything about a shard in one slot of a Redis Cluster, so that one
-script may touch its stream and its idempotency records.
-
-What can be set about the bus, and what it counts.
+The hash tag `{e<n>}` keeps all keys of a shard in one slot of a Redis Cluster, so that one script may write
+to its stream and to its records of idempotent requests.
 """
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from homewire.settings import Settings
@@ -18,8 +16,9 @@ from homewire.settings import Settings
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-PENDING = "hw:{relay}:pending"
-"""Sorted set: projects in whose outbox something may stand, score = since when, in ms of Redis' clock."""
+PENDING: Final = "hw:{relay}:pending"
+"""Sorted set of projects whose outbox may have entries. The score is the time of the note, in ms of Redis'
+clock."""
 
 
 def events_key(shard: int) -> bytes:
@@ -28,22 +27,22 @@ def events_key(shard: int) -> bytes:
 
 
 def epoch_key(shard: int) -> bytes:
-    """The random epoch of `shard`: another one means that positions of before are worthless."""
+    """The random epoch of `shard`. Positions of an earlier epoch are invalid."""
     return b"hw:{e%d}:epoch" % shard
 
 
 def once_key(shard: int, scope_key: str) -> bytes:
-    """The record of one Idempotency-Key, in the slot of `shard`. It has a TTL (`idempotency_ms`)."""
+    """The record of an idempotent request, in the slot of `shard`. It has a TTL (`idempotency_ms`)."""
     return b"hw:{e%d}:once:%b" % (shard, scope_key.encode())
 
 
 def copied_key(shard: int, project_id: int) -> bytes:
-    """The places in the project's outbox that were copied to `shard` last, in its slot. It has a TTL."""
+    """The positions in the project's outbox that were copied to `shard` last, in its slot. It has a TTL."""
     return b"hw:{e%d}:copied:%d" % (shard, project_id)
 
 
 async def ensure_epochs(redis: Redis, shards: int) -> list[bytes]:
-    """Give each shard that has none a random epoch; return all of them. Safe to run anytime."""
+    """Give each shard without an epoch a random one, and return all epochs. Can be repeated."""
     async with redis.pipeline(transaction=False) as pipeline:
         for shard in range(shards):
             pipeline.set(epoch_key(shard), secrets.token_hex(8), nx=True)
@@ -53,46 +52,46 @@ async def ensure_epochs(redis: Redis, shards: int) -> list[bytes]:
 
 
 BusError: TypeAlias = BusUnavailable | NotConfirmed
-"""Why an append has no stream id: not stored, or outcome unknown. Both are answered 503."""
+"""The errors of an append: not stored, or outcome unknown. Both are answered 503."""
 
-MEBIBYTE = 1024 * 1024
+MEBIBYTE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class BusSettings:
     """Settings of one `Bus` and its `Retention`. Times in seconds unless the name says otherwise.
 
-    `answer_timeout` + the 0.1 s grain of its timer + `outage_grace` stay within the 5 s in which
-    every request has its 503 when Redis is gone or hangs.
+    A request is answered 503 within 5 s when Redis is unavailable or hangs. So the sum of `answer_timeout`,
+    the 0.1 s between two checks of deadlines and `outage_grace` stays below 5 s.
     """
 
     url: str = field(repr=False)
-    """redis://, rediss:// or unix://; may carry credentials, hence never in a repr."""
+    """redis://, rediss:// or unix://. It may have credentials, so no repr shows it."""
     shards: int = 64
     retention_ms: int = 600_000
     retention_bytes: int = 256 * MEBIBYTE
     idempotency_ms: int = 600_000
     """How long a request can be retried with its Idempotency-Key."""
     answer_timeout: float = 4.0
-    """From the append to Redis' answer; after that the connection is taken for hung."""
+    """From the append to the reply. After that the connection counts as hung."""
     connect_timeout: float = 1.0
     outage_grace: float = 1.0
-    """How long after a connection was lost new appends wait for the next one. A Redis that restarts
-    in 100 ms costs latency, not a 503; later in an outage appends fail at once."""
+    """How long after the loss of a connection new appends wait for the next one. So a restart of Redis in
+    100 ms costs latency, and no 503. Later in an outage appends fail at once."""
     in_flight_bytes: int = 16 * MEBIBYTE
-    """Encoded commands accepted and not answered yet. A command larger than this goes alone."""
+    """Bytes of commands that Redis has not answered yet. A larger command is sent alone."""
     sweep_interval: float = 2.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.shards <= 16_384:
-            raise ConfigurationError(f"shards is {self.shards}: choose 1 to 16384")
+            raise ConfigurationError(f"shards is {self.shards}: must be from 1 to 16384")
 
     @classmethod
     def of(cls, settings: Settings, url: str) -> BusSettings:
-        """The bus's part of the deployment's `settings`, for the Redis at `url`.
+        """The settings of the bus of a node, for the Redis at `url`.
 
-        An Idempotency-Key is remembered at most as long as events are kept: the answer to a retry names
-        events that still exist, and a key that nobody will send again costs no memory for longer.
+        An Idempotency-Key is stored at most as long as events are, so that the answer to a retry names events
+        that still exist.
         """
         return cls(
             url=url,
@@ -107,18 +106,18 @@ class BusSettings:
 
 @dataclass(slots=True)
 class BusStats:
-    """Plain counters of one `Bus`, read by the metrics page. Only the event loop writes them."""
+    """Counters of one `Bus`, for the metrics. Only the event loop writes them."""
 
     appended: int = 0
     """Entries that Redis confirmed."""
     bytes: int = 0
     """Bytes given to the transport."""
     flushes: int = 0
-    """Writes to the transport; `appended / flushes` is the size of a group commit."""
+    """Writes to the transport. `appended / flushes` is the mean size of a group commit."""
     not_confirmed: int = 0
     unavailable: int = 0
     duplicates: int = 0
-    """Entries asked for again with an Idempotency-Key and answered from its record."""
+    """Entries of repeated idempotent requests, which were answered from their record."""
     reconnects: int = 0
     in_flight_bytes: int = 0
-    """Not a counter: the bytes accepted and not answered at this moment."""
+    """Not a counter: bytes of commands that Redis has not answered yet."""

@@ -1,29 +1,101 @@
-"""Operations that send one event, and the routes of events and commands."""
+"""Operations that send events and commands: one event, many events, one command.
+
+`POST /events` is an operation of homewire; the specification has single events only. Its body is NDJSON or a
+JSON array. The answer has one result for each item, in the order of the items. An invalid item does not stop
+the others.
+
+With an Idempotency-Key the items are recorded one by one, each in the shard of its home. A retry after a
+partial failure appends the missing items, and answers the first stream ids for the others. Before that, one
+record for all shards binds the key to the body: a different body could otherwise pass in a shard where the
+first one had no items.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
 from functools import partial
+from typing import Final, TypeAlias, cast
 
+import orjson
 from aiohttp import web
 
-from homewire._core import EventInput, InvalidField, event_envelope, parse_event, shard_of
-from homewire.auth.access import inactive_home_error, require_active, require_binding, require_project_key
+from homewire._core import (
+    EventBatch,
+    EventInput,
+    InvalidField,
+    PlacedEvents,
+    command_envelope,
+    event_envelope,
+    parse_command,
+    parse_event,
+    queued_command_envelope,
+    shard_of,
+)
+from homewire.auth.access import (
+    authorize_with_fresh_location,
+    bound_elsewhere,
+    has_permission,
+    inactive_home_error,
+    items_bound_elsewhere,
+    permission_needed,
+    require_active,
+    require_binding,
+    require_project_key,
+    split_by_active,
+)
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.bus.append import Bus
+from homewire.bus.shards import BusError
 from homewire.devices.models import DeviceLocation
-from homewire.errors import InvalidInput, NotFound, PermissionDenied
-from homewire.events.bulk import post_events
-from homewire.events.commands import put_device_command
-from homewire.events.context import Ingest, append_event, claim, idempotency_key
-from homewire.projects.models import KeyScope
+from homewire.errors import (
+    BusUnavailable,
+    InvalidInput,
+    NotConfirmed,
+    NotFound,
+    PermissionDenied,
+    RequestError,
+    UnknownRecord,
+)
+from homewire.events.context import (
+    IdempotentRequest,
+    Ingest,
+    append_event,
+    idempotency_key,
+    idempotent_request,
+    key_reused,
+)
+from homewire.events.queued_commands import QueuedCommand, QueuedCommands
+from homewire.permissions.models import PermissionKind
+from homewire.projects.models import KeyScope, OfflineCommands
 from homewire.server.answers import whole_answer
 from homewire.server.clients import client_address
 from homewire.server.requests import path_id
 
-NOT_IN_HOME = "DEVICE_NOT_IN_HOME"
+NOT_IN_HOME: Final = "DEVICE_NOT_IN_HOME"
+MAX_DIGITS: Final = 10
+"""Digits of the query parameter `queue`."""
+
+Outcome: TypeAlias = bytes | RequestError
+"""The stream id of an item that was stored, or the reason why it was not."""
+
+
+def routes(ingest: Ingest) -> list[web.RouteDef]:
+    """The routes to mount at the URL root. Handlers raise `errors.RequestError`; a middleware renders it."""
+    return [
+        web.put("/devices/{deviceId}/event", partial(put_device_event, ingest)),
+        web.put("/homes/{homeId}/event", partial(put_home_event, ingest)),
+        web.put("/devices/{deviceId}/command", partial(put_device_command, ingest)),
+        web.post("/events", partial(post_events, ingest)),
+    ]
+
+
+# -- one event --
 
 
 async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamResponse:
-    """`PUT /devices/{deviceId}/event`, spec 001 *Send Device Event*: only the device itself."""
+    """`PUT /devices/{deviceId}/event`, spec 001 *Send Device Event*: for the key of this device."""
     principal = await ingest.authenticate(request)
     if principal.kind is not PrincipalKind.DEVICE:
         raise PermissionDenied(needs="the key of the device")
@@ -33,7 +105,7 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamRe
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
     ingest.rates.take_bytes(principal, len(body))
-    event = parse(body, ingest)
+    event = _parse(body, ingest)
     await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
@@ -46,13 +118,13 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamRe
         0,
         None,
     )
-    once = claim(ingest.rates, key, principal, f"PUT /devices/{device_id}/event", body) if key else None
+    once = idempotent_request(ingest.rates, key, principal, f"PUT /devices/{device_id}/event", body)
     await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
     return whole_answer(request, 204)
 
 
 async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResponse:
-    """`PUT /homes/{homeId}/event`, spec 001 *Send Event to Home*: a project key that may send events."""
+    """`PUT /homes/{homeId}/event`, spec 001 *Send Event to Home*: for a project key that may send events."""
     principal = await ingest.authenticate(request)
     require_project_key(principal, KeyScope.SEND_EVENT)
     ingest.rates.take(principal)
@@ -62,7 +134,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResp
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
     ingest.rates.take_bytes(principal, len(body))
-    event = parse(body, ingest)
+    event = _parse(body, ingest)
     await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
@@ -75,37 +147,297 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResp
         principal.id,
         principal.name,
     )
-    once = claim(ingest.rates, key, principal, f"PUT /homes/{home_id}/event", body) if key else None
+    once = idempotent_request(ingest.rates, key, principal, f"PUT /homes/{home_id}/event", body)
     await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
     return whole_answer(request, 204)
 
 
 async def _own_home(ingest: Ingest, principal: Principal, device_id: int) -> tuple[int, DeviceLocation]:
-    """Where the device itself is. Another device's id is an unknown id: NotFound."""
+    """The home and location of the calling device.
+
+    Raises NotFound for the id of another device, InvalidInput for a device without a home or in a deactivated
+    one.
+    """
     if device_id != principal.id:
         raise NotFound
     location = (await ingest.directory.locate(principal.project_id, (device_id,))).get(device_id)
     if location is None:
         raise NotFound
     if location.home_id is None:
-        raise InvalidInput("deviceId", "the device is in no home: nobody could hear the event", NOT_IN_HOME)
+        raise InvalidInput(
+            "deviceId", "the device is in no home: put it into one before it sends events", NOT_IN_HOME
+        )
     await require_active(ingest.directory, principal.project_id, location.home_id)
     return location.home_id, location
 
 
-def parse(body: bytes, ingest: Ingest) -> EventInput:
-    """The checked event. Raises InvalidInput naming the field."""
+def _parse(body: bytes, ingest: Ingest) -> EventInput:
+    """Validate the body of an event. Raises InvalidInput that names the field."""
     try:
         return parse_event(body, not ingest.platform_types)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
 
 
-def routes(ingest: Ingest) -> list[web.RouteDef]:
-    """What to mount at the URL root. Handlers raise `errors.RequestError`; a middleware renders it."""
-    return [
-        web.put("/devices/{deviceId}/event", partial(put_device_event, ingest)),
-        web.put("/homes/{homeId}/event", partial(put_home_event, ingest)),
-        web.put("/devices/{deviceId}/command", partial(put_device_command, ingest)),
-        web.post("/events", partial(post_events, ingest)),
-    ]
+# -- many events --
+
+
+async def post_events(ingest: Ingest, request: web.Request) -> web.StreamResponse:
+    """`POST /events`: for a project key that may send events. 200 with `{"results": […]}`.
+
+    503 only if every item failed because Redis is unavailable. All items count against the limits, also
+    refused ones. Beyond a limit the whole request is answered 429.
+    """
+    principal = await ingest.authenticate(request)
+    require_project_key(principal, KeyScope.SEND_EVENT)
+    key = idempotency_key(request)
+    body = await ingest.reader.read(request, ingest.bulk_body_bytes)
+    try:
+        batch = EventBatch(body, not ingest.platform_types)
+    except InvalidField as error:
+        raise InvalidInput(error.field, error.problem) from error
+    ingest.rates.take(principal, len(batch))
+    ingest.rates.take_bytes(principal, len(body))
+    placed = await _place(ingest, principal, batch)
+    refused: set[int] = set()
+    outcomes: Sequence[Outcome]
+    if batch.names_entities:
+        refused = await items_bound_elsewhere(ingest.directory, principal.project_id, placed.placed())
+    once = idempotent_request(ingest.rates, key, principal, "POST /events", body, len(batch))
+    if once is not None:
+        outcomes = await _append_once(ingest, once, placed, refused)
+    elif refused:
+        outcomes = await _append_some(ingest.bus, placed, refused)
+    else:
+        outcomes = await _append(ingest.bus, placed)
+    _raise_if_none_stored(len(batch), outcomes)
+    results = placed.results(_results(outcomes))
+    return whole_answer(request, 200, results)
+
+
+async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> PlacedEvents:
+    """Find each item's shard and envelope: one query for all devices, then one for all homes."""
+    project_id, directory = principal.project_id, ingest.directory
+    home_ids, device_ids = batch.targets()
+    located = await directory.locate(project_id, device_ids) if device_ids else {}
+    devices = {
+        device_id: (location.home_id or 0, location.device_class) for device_id, location in located.items()
+    }
+    home_ids.update(home for home, _ in devices.values() if home)
+    homes, deactivated = await split_by_active(directory, project_id, home_ids)
+    return batch.place(
+        project_id,
+        ingest.clock.now_ms(),
+        principal.id,
+        principal.name,
+        homes,
+        devices,
+        ingest.shards,
+        deactivated,
+    )
+
+
+async def _append(bus: Bus, placed: PlacedEvents) -> Sequence[Outcome]:
+    """Append all placed items. Returns the outcome of each, in order."""
+    last_shard = placed.last_shard
+    if last_shard is None:
+        return []
+    return await bus.append_all(placed.commands(bus.prefixes), len(placed), last_shard)
+
+
+async def _append_some(bus: Bus, placed: PlacedEvents, refused: set[int]) -> list[Outcome]:
+    """Append all placed items except the `refused` ones. Returns the outcome of each, in order."""
+    items = placed.placed()
+    accepted = [(shard, envelope) for index, shard, envelope in items if index not in refused]
+    stored: list[bytes | BusError] = []
+    if accepted:
+        commands = b"".join(bus.prefixes.xadd(shard, envelope) for shard, envelope in accepted)
+        stored = await bus.append_all(commands, len(accepted), accepted[-1][0])
+    outcomes = iter(stored)
+    return [bound_elsewhere() if index in refused else next(outcomes) for index, _, _ in items]
+
+
+async def _append_once(
+    ingest: Ingest, once: IdempotentRequest, placed: PlacedEvents, refused: set[int]
+) -> list[Outcome]:
+    """Append with one atomic step for each shard, concurrently. Returns the outcome of each placed item."""
+    await _record_key(ingest, once)
+    by_shard: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+    outcomes: dict[int, Outcome] = {}
+    for index, shard, envelope in placed.placed():
+        if index in refused:
+            outcomes[index] = bound_elsewhere()
+        else:
+            by_shard[shard].append((index, envelope))
+    steps = [_append_shard(ingest.bus, once, shard, labelled) for shard, labelled in by_shard.items()]
+    for done in await asyncio.gather(*steps):
+        outcomes.update(done)
+    return [outcomes[index] for index in sorted(outcomes)]
+
+
+async def _record_key(ingest: Ingest, once: IdempotentRequest) -> None:
+    """Bind the key to this body. Raises InvalidInput if it was used with another one, BusError."""
+    shard = shard_of(int(once.scope_key[:15], 16), ingest.shards)
+    if await ingest.bus.append_once(shard, f"{once.scope_key}:bulk", once.fingerprint, []) is None:
+        raise key_reused()
+
+
+async def _append_shard(
+    bus: Bus, once: IdempotentRequest, shard: int, labelled: list[tuple[int, bytes]]
+) -> dict[int, bytes | BusError]:
+    labels = [label for label, _ in labelled]
+    envelopes = [envelope for _, envelope in labelled]
+    try:
+        ids = await bus.append_once(shard, once.scope_key, once.fingerprint, envelopes, labels)
+    except (BusUnavailable, NotConfirmed) as error:
+        return dict.fromkeys(labels, error)
+    if ids is None:
+        raise key_reused()
+    return dict(zip(labels, ids, strict=True))
+
+
+def _raise_if_none_stored(items: int, outcomes: Sequence[Outcome]) -> None:
+    if not outcomes or isinstance(outcomes[0], bytes):
+        return
+    failures = [outcome for outcome in outcomes if isinstance(outcome, BusError)]
+    if len(failures) < items:
+        return
+    # One append with an unknown outcome makes the outcome of the request unknown.
+    raise next((failure for failure in failures if isinstance(failure, NotConfirmed)), failures[0])
+
+
+def _results(outcomes: Sequence[Outcome]) -> list[bytes | str]:
+    """The result of each outcome: a stream id as it is, a failure as JSON."""
+    # Usually all outcomes are ids. Then nothing is done for each of them.
+    if set(map(type, outcomes)) == {bytes}:
+        return cast(list[bytes | str], outcomes)
+    return [outcome if isinstance(outcome, bytes) else _failure(outcome) for outcome in outcomes]
+
+
+def _failure(error: RequestError) -> str:
+    return orjson.dumps({"status": error.status, "reason": error.reason, "data": error.data}).decode()
+
+
+# -- one command --
+
+
+async def put_device_command(ingest: Ingest, request: web.Request) -> web.StreamResponse:
+    """`PUT /devices/{deviceId}/command`, spec 001 *Send Command*: for users and project keys with access."""
+    principal = await ingest.authenticate(request)
+    if principal.kind is PrincipalKind.DEVICE:
+        raise PermissionDenied(needs="a user's or a project's key")
+    if principal.kind is PrincipalKind.PROJECT_KEY:
+        require_project_key(principal, KeyScope.SEND_COMMAND)
+    ingest.rates.take(principal)
+    device_id = path_id(request, "deviceId")
+    await _require_visible(ingest, principal, device_id)
+    queue_s = _queue_seconds(ingest, request)
+    refuses = queue_s is None and await _refuses_offline(ingest, request, principal)
+    key = idempotency_key(request)
+    body = await ingest.reader.read(request, ingest.body_bytes)
+    ingest.rates.take_bytes(principal, len(body))
+    try:
+        command = parse_command(body)
+    except InvalidField as error:
+        raise InvalidInput(error.field, error.problem) from error
+    if queue_s is not None and ingest.queued_commands is not None:
+        now = ingest.clock.now_ms()
+        expires = now + queue_s * 1000
+        head, tail = queued_command_envelope(command, principal.project_id, device_id, now, expires)
+        queued = QueuedCommand(device_id, head, tail, expires)
+        await _queue(ingest, ingest.queued_commands, request, principal, queued, body)
+        return whole_answer(request, 204)
+    if refuses:
+        await _require_connected(ingest, principal, device_id)
+    envelope = command_envelope(command, principal.project_id, device_id, ingest.clock.now_ms())
+    once = idempotent_request(ingest.rates, key, principal, f"PUT /devices/{device_id}/command", body)
+    await append_event(ingest.bus, shard_of(device_id, ingest.shards), envelope, once)
+    return whole_answer(request, 204)
+
+
+async def _refuses_offline(ingest: Ingest, request: web.Request, principal: Principal) -> bool:
+    """Whether the command is refused if the device is not connected.
+
+    The query parameter `offline` decides; without it the setting of the project. Raises InvalidInput.
+    """
+    given = request.query.getall("offline", None)
+    if given is None:
+        project = await ingest.directory.project(principal.project_id)
+        return project is not None and project.offline_commands is OfflineCommands.REFUSE
+    if len(given) != 1 or given[0] not in set(OfflineCommands):
+        raise InvalidInput("offline", f"must be {' or '.join(OfflineCommands)}")
+    return given[0] == OfflineCommands.REFUSE
+
+
+async def _require_connected(ingest: Ingest, principal: Principal, device_id: int) -> None:
+    """Raises PermissionDenied (DEVICE_OFFLINE) unless the device is connected to a node."""
+    if ingest.is_connected is not None and not await ingest.is_connected(principal.project_id, device_id):
+        raise PermissionDenied("DEVICE_OFFLINE", field="deviceId", problem="the device is not connected")
+
+
+def _queue_seconds(ingest: Ingest, request: web.Request) -> int | None:
+    """How long the command may wait in the queue of its device; None: not at all. Raises InvalidInput."""
+    given = request.query.getall("queue", None)
+    if given is None:
+        return None
+    longest = ingest.max_queued_s
+    text = given[0]
+    is_number = len(given) == 1 and text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+    if not is_number or not 1 <= int(text) <= longest:
+        raise InvalidInput("queue", f"must be a whole number of seconds from 1 to {longest}")
+    return int(text)
+
+
+async def _queue(
+    ingest: Ingest,
+    queued_commands: QueuedCommands,
+    request: web.Request,
+    principal: Principal,
+    command: QueuedCommand,
+    body: bytes,
+) -> None:
+    """Queue a command, at most once with an Idempotency-Key. The same step sends it through the shard."""
+    operation = f"PUT /devices/{command.device_id}/command?queue={request.query['queue']}"
+    once = idempotent_request(ingest.rates, idempotency_key(request), principal, operation, body)
+    stored = (once.scope_key, once.fingerprint, ingest.bus.idempotency_ms) if once else None
+    try:
+        is_queued = await queued_commands.add(principal.project_id, command, ingest.queue_bounds, stored)
+    except UnknownRecord:
+        # The device was deleted in the meantime.
+        raise NotFound from None
+    if not is_queued:
+        raise key_reused()
+
+
+async def _require_visible(ingest: Ingest, principal: Principal, device_id: int) -> None:
+    """Raises NotFound, with the same answer, for an unknown device and for one in none of the user's homes.
+
+    In a project with permissions a user needs the permission to write the device, and no membership; a member
+    without it gets PermissionDenied. If the home is deactivated, a caller with access gets InvalidInput.
+    """
+    require_location = partial(_require_location, ingest, principal, device_id)
+    await authorize_with_fresh_location(ingest.directory, principal.project_id, device_id, require_location)
+
+
+async def _require_location(
+    ingest: Ingest, principal: Principal, device_id: int, location: DeviceLocation | None
+) -> None:
+    if location is None:
+        raise NotFound
+    home_id = location.home_id
+    if principal.kind is not PrincipalKind.PROJECT_KEY:
+        await _require_access(ingest, principal, device_id, home_id)
+    if home_id is not None:
+        await require_active(ingest.directory, principal.project_id, home_id)
+
+
+async def _require_access(ingest: Ingest, principal: Principal, device_id: int, home_id: int | None) -> None:
+    if home_id is None:
+        raise NotFound
+    permitted = await has_permission(ingest.directory, principal, PermissionKind.WRITE_DEVICE, device_id)
+    if permitted:
+        return
+    if not await ingest.directory.member_of(principal.project_id, principal.id, (home_id,)):
+        raise NotFound
+    if permitted is False:
+        raise permission_needed(PermissionKind.WRITE_DEVICE, device_id)

@@ -1,8 +1,8 @@
 """What the handlers of events and commands share: dependencies, and Idempotency-Keys.
 
-The record lies in the slot of the shard that the event goes to, and is written in the same atomic
-step. Hence its edge: if a device moves to another home between try and retry, the retry goes to
-another shard and is a new event. Keys are remembered for `BusSettings.idempotency_ms` (10 minutes).
+The record of a key is in the slot of the shard that gets the event, and one atomic step writes both. Hence a
+limitation: if a device moves to another home before a retry, the retry goes to another shard and is a new
+event. Keys are stored for `BusSettings.idempotency_ms` (10 minutes).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from aiohttp import web
 
@@ -24,22 +25,24 @@ from homewire.server.requests import BodyReader
 from homewire.settings import Settings
 from homewire.settings.fields import BULK_BODY_BYTES
 
-KIBIBYTE = 1024
+KIBIBYTE: Final = 1024
+HEADER: Final = "Idempotency-Key"
+MAX_KEY_LENGTH: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
-    """The collaborators and bounds of the ingest handlers. Sizes in bytes, times in seconds."""
+    """Dependencies and bounds of the handlers of events and commands. Sizes in bytes, times in seconds."""
 
     bus: Bus
     authenticate: Authenticate
     directory: HomeDirectory
     rates: Rates = field(default_factory=lambda: Rates(Settings()))
-    """Counted once the principal is known, before any look-up or read for the request."""
+    """Counted when the principal is known, before the store is queried and the body is read."""
     queued_commands: QueuedCommands | None = None
-    """Where commands wait for devices that are not connected; without it none may."""
+    """The queues of devices that are not connected; without them no command is queued."""
     queue_bounds: QueueBounds = field(default_factory=lambda: QueueBounds(100, 256 * KIBIBYTE))
-    """What may wait for one device."""
+    """Bounds of the queue of one device."""
     max_queued_s: int = 604_800
     reader: BodyReader = field(default_factory=BodyReader)
     shards: int = 64
@@ -47,56 +50,59 @@ class Ingest:
     body_bytes: int = 80 * KIBIBYTE
     """64 KiB of event data, and room for the rest of the object."""
     is_connected: Callable[[int, int], Awaitable[bool]] | None = None
-    """Whether a device, by project and id, is connected now. Without it no command is refused for that."""
+    """Called with a project id and a device id: whether the device is connected. Without it no command is
+    refused for that reason."""
     platform_types: bool = False
     """Whether clients may send event types of the platform (`_…_`)."""
     bulk_body_bytes: int = BULK_BODY_BYTES
 
 
-HEADER = "Idempotency-Key"
-LONGEST_KEY = 255
-
-
 @dataclass(frozen=True, slots=True)
-class Once:
-    """One request's claim to be done once: its scope, and the fingerprint of its body."""
+class IdempotentRequest:
+    """A request with an Idempotency-Key, which is executed once."""
 
     scope_key: str
+    """Hash of sender, operation and key, in hex."""
     fingerprint: str
+    """Hash of the body, in hex."""
 
 
 def idempotency_key(request: web.Request) -> str | None:
-    """The request's key, None if it has none. Raises InvalidInput naming the header."""
+    """The request's Idempotency-Key, or None. Raises InvalidInput that names the header."""
     values = request.headers.getall(HEADER, None)
     if values is None:
         return None
     key = values[0]
-    if len(values) > 1 or not 1 <= len(key) <= LONGEST_KEY or not all("!" <= char <= "~" for char in key):
-        raise InvalidInput(HEADER, f"must be one value of 1 to {LONGEST_KEY} visible ASCII characters")
+    if len(values) > 1 or not 1 <= len(key) <= MAX_KEY_LENGTH or not all("!" <= char <= "~" for char in key):
+        raise InvalidInput(HEADER, f"must be one value of 1 to {MAX_KEY_LENGTH} visible ASCII characters")
     return key
 
 
-def claim(
-    rates: Rates, key: str, principal: Principal, operation: str, body: bytes, records: int = 1
-) -> Once:
-    """The claim of `principal`'s request with `key`. `operation` is method and path, ids in it; so many
-    `records` are kept of it. Raises TooManyRequests for a principal that uses too many keys.
+def idempotent_request(
+    rates: Rates, key: str | None, principal: Principal, operation: str, body: bytes, records: int = 1
+) -> IdempotentRequest | None:
+    """The request of `principal` with `key`; None without a key. `operation` is method and path with ids.
 
-    The scope is cut to 128 bits: it is stored for each request, and two of one client's own keys
-    are all that could ever collide to anybody's use.
+    `records` is how many records are stored for it. Raises TooManyRequests for a principal that uses too many
+    keys. Hashes are cut to 128 bits, because they are stored for each request. Only keys of one client can
+    collide, because the scope has the principal.
     """
+    if key is None:
+        return None
     rates.take_keys(principal, records)
     scope = f"{principal.project_id}|{principal.kind}|{principal.id}|{operation}|{key}"
-    return Once(hashlib.sha256(scope.encode()).hexdigest()[:32], hashlib.sha256(body).hexdigest()[:32])
+    return IdempotentRequest(
+        hashlib.sha256(scope.encode()).hexdigest()[:32], hashlib.sha256(body).hexdigest()[:32]
+    )
 
 
 def key_reused() -> InvalidInput:
-    """The refusal of a key that stands for another request."""
+    """The error for a key that was used for another request."""
     return InvalidInput(HEADER, "was used for a request with another body", "IDEMPOTENCY_KEY_REUSED")
 
 
-async def append_event(bus: Bus, shard: int, envelope: bytes, once: Once | None) -> None:
-    """Append one envelope, at most once if the request claims that. Raises BusError, InvalidInput."""
+async def append_event(bus: Bus, shard: int, envelope: bytes, once: IdempotentRequest | None) -> None:
+    """Append one envelope, at most once for an idempotent request. Raises BusError, InvalidInput."""
     if once is None:
         await bus.append(shard, envelope)
     elif await bus.append_once(shard, once.scope_key, once.fingerprint, [envelope]) is None:

@@ -1,22 +1,26 @@
-"""Commands that are kept for a device until it has them (spec 001, *Send Command*, with `queue`).
+"""Queued commands: a command waits for its device until it is delivered (spec 001, *Send Command*, `queue`).
 
-There is no moment at which somebody decides whether a device is there. Each such command is kept first, with
-a ticket, and sent through the device's shard by the same step. Whoever holds the device's socket delivers
-what comes through the shard; whoever takes a new socket reads what is kept behind its reservation, and skips
-what then comes through the shard with a ticket that was given out before it read. So none is missed, and a
-socket gets each once. It is kept until some socket's kernel took the whole frame.
-
-Scripts of the commands that are kept for devices. See `script.py` for what they answer.
+Nothing decides whether the device is connected when the command arrives. One script puts the command into the
+queue, with a sequence number, and sends it through the shard of the device. A node with a socket of the
+device delivers the command from the shard. A node that gets a new socket of the device makes the reservation
+first, then reads the queue. Then it skips commands from the shard whose number is not above the last one of
+that read. So no command is missed, and a socket gets each once. A command leaves the queue when the kernel
+has accepted its whole frame for one socket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
-from homewire.concurrency import SingleFlight
+import structlog
+
+from homewire._core import Core
+from homewire.concurrency import SingleFlight, WriteBehind
 from homewire.errors import TooManyRequests
+from homewire.presence.connected import ConnectedDevices, DeviceKey
 from homewire.store.database import PAGE, Argument, Database, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import changing, lua, reading, removing
@@ -26,14 +30,23 @@ READ_COMMANDS: Final = reading(lua(__package__, "read_commands"))
 REMOVE_COMMANDS: Final = removing(lua(__package__, "remove_commands"), charges=True)
 
 RETRY_AFTER_S: Final = 10
-"""Seconds, for a queue that is full: when the device will connect is unknown."""
-READ_TOGETHER: Final = 100
-"""Maximum number of queues that are read in one round trip: a restart may connect thousands of devices."""
+"""For a full queue. When the device will connect is unknown."""
+MAX_READ: Final = 100
+"""Queues that are read in one round trip: after a restart thousands of devices may connect at once."""
+CONCURRENCY: Final = 16
+"""Number of devices whose commands are removed concurrently."""
+REMOVAL_RETRY_S: Final = 1.0
+SHUTDOWN_S: Final = 3.0
+
+DeviceSequences: TypeAlias = tuple[DeviceKey, list[int]]
+"""A device, and sequence numbers of commands to remove from its queue."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedCommand:
-    """A command to be kept: its envelope in the two parts between which its ticket will stand."""
+    """A command for the queue. The script inserts the sequence number between `head` and `tail`."""
 
     device_id: int
     head: bytes
@@ -43,7 +56,7 @@ class QueuedCommand:
 
 @dataclass(frozen=True, slots=True)
 class QueueBounds:
-    """What one device's queue may have."""
+    """Bounds of the queue of one device."""
 
     commands: int
     bytes: int
@@ -54,19 +67,21 @@ class QueuedCommands:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._reading = SingleFlight(self._read_many, most=READ_TOGETHER)
+        self._reading = SingleFlight(self._read_many, most=MAX_READ)
 
-    async def keep(
+    async def add(
         self,
         project_id: int,
         command: QueuedCommand,
         bounds: QueueBounds,
         once: tuple[str, str, int] | None = None,
     ) -> bool:
-        """Keep a command and send it on its way. False: `once` stands for another request; it is the scope
-        and fingerprint of this one, and for how long (ms) that is remembered.
+        """Put a command into the queue and send it through the shard.
 
-        Raises UnknownRecord, TooManyRequests naming the setting that is the bound.
+        `once` has the scope key and the fingerprint of an idempotent request, and how long (ms) they are
+        stored. Returns False if the scope key was used with another fingerprint.
+
+        Raises UnknownRecord, and TooManyRequests that names the setting of the bound.
         """
         slot, device_id = ProjectSlot(project_id), command.device_id
         keys = [slot.device(device_id), *_names(slot, device_id)]
@@ -89,23 +104,23 @@ class QueuedCommands:
         return True
 
     async def read(self, project_id: int, device_id: int) -> tuple[int, list[bytes]]:
-        """The last ticket that was given out, and the envelopes that are kept, in their order.
+        """The last sequence number of the device, and the envelopes in its queue, in order.
 
-        As of a moment after the call.
+        They are read after the call.
         """
         return await self._reading.ask(None, (project_id, device_id))
 
     async def _read_many(self, _: None, devices: Sequence[tuple[int, int]]) -> list[tuple[int, list[bytes]]]:
         now: list[Argument] = [self._database.now_ms()]
         calls = [(_names(ProjectSlot(project_id), device_id), now) for project_id, device_id in devices]
-        return [_kept(reply) for reply in await self._database.ask_many(READ_COMMANDS, calls)]
+        return [_queue(reply) for reply in await self._database.ask_many(READ_COMMANDS, calls)]
 
-    async def remove(self, project_id: int, device_id: int, tickets: Sequence[int]) -> None:
-        """These were delivered. Of no effect for those that are not kept any more."""
+    async def remove(self, project_id: int, device_id: int, sequences: Sequence[int]) -> None:
+        """Remove delivered commands. Numbers that are not in the queue have no effect."""
         slot = ProjectSlot(project_id)
         names = [slot.device_commands(device_id), slot.device_command_ends(device_id)]
-        for start in range(0, len(tickets), PAGE // 4):
-            await self._database.change(REMOVE_COMMANDS, slot, names, tickets[start : start + PAGE // 4])
+        for start in range(0, len(sequences), PAGE // 4):
+            await self._database.change(REMOVE_COMMANDS, slot, names, sequences[start : start + PAGE // 4])
 
 
 def _names(slot: ProjectSlot, device_id: int) -> list[str]:
@@ -114,7 +129,86 @@ def _names(slot: ProjectSlot, device_id: int) -> list[str]:
     ]  # fmt: skip
 
 
-def _kept(reply: Sequence[bytes]) -> tuple[int, list[bytes]]:
+def _queue(reply: Sequence[bytes]) -> tuple[int, list[bytes]]:
     last, *rest = reply
-    kept = {int(ticket): envelope for ticket, envelope in zip(rest[::2], rest[1::2], strict=True)}
-    return int(last), [kept[ticket] for ticket in sorted(kept) if kept[ticket] is not None]
+    queue = {int(sequence): envelope for sequence, envelope in zip(rest[::2], rest[1::2], strict=True)}
+    return int(last), [queue[sequence] for sequence in sorted(queue) if queue[sequence] is not None]
+
+
+async def deliver_first(
+    core: Core, commands: QueuedCommands, connection_id: int, project_id: int, device_id: int
+) -> None:
+    """Give a reserved connection the queue of its device. To be called before the adoption.
+
+    Raises Unavailable.
+    """
+    last, envelopes = await commands.read(project_id, device_id)
+    if last:
+        core.deliver_first(connection_id, last, envelopes)
+
+
+class QueuedCommandRemover:
+    """Removes commands from their queues when the kernel has accepted them.
+
+    After a crash, commands that were not removed are delivered again.
+    """
+
+    def __init__(self, commands: QueuedCommands, connected_devices: ConnectedDevices) -> None:
+        self._commands = commands
+        self._connected = connected_devices
+        self._sequences: dict[DeviceKey, list[int]] = {}
+        self._delivered = 0
+        self.pending = asyncio.Event()
+        """Set while a removal waits."""
+        self._writer = WriteBehind(
+            self, self._remove, batches=CONCURRENCY, failed=_warn_of_removals, retry_s=REMOVAL_RETRY_S
+        )
+        self.run = self._writer.run
+
+    def written(self, connection_id: int, sequence: int) -> None:
+        """The kernel accepted the whole frame of the queued command with this sequence number."""
+        device = self._connected.device_of(connection_id)
+        self._delivered += 1
+        if device is not None:
+            self._sequences.setdefault(device, []).append(sequence)
+            self.pending.set()
+
+    async def close(self) -> None:
+        """Remove the rest, for at most SHUTDOWN_S seconds. To be called when `run` has ended."""
+        try:
+            async with asyncio.timeout(SHUTDOWN_S):
+                await self._writer.drain()
+        except TimeoutError:
+            _warn_of_removals(self.waiting())
+
+    def take(self, batches: int) -> list[DeviceSequences]:
+        """Remove and return the sequence numbers of at most `batches` devices."""
+        taken = [(device, self._sequences.pop(device)) for device in list(self._sequences)[:batches]]
+        if not self._sequences:
+            self.pending.clear()
+        return taken
+
+    def put_back(self, batches: Iterable[DeviceSequences]) -> None:
+        """Return sequence numbers that could not be removed, before newer ones."""
+        for device, sequences in batches:
+            self._sequences[device] = sequences + self._sequences.get(device, [])
+            self.pending.set()
+
+    def waiting(self) -> int:
+        """The number of devices with commands to remove."""
+        return len(self._sequences)
+
+    def metrics(self) -> dict[str, int]:
+        """Values of `metrics.GAUGES` and `metrics.COUNTERS`."""
+        return {
+            "queued_commands_delivered": self._delivered,
+            "queued_command_removals_waiting": sum(map(len, self._sequences.values())),
+        }
+
+    async def _remove(self, batch: DeviceSequences) -> None:
+        (project_id, device_id), sequences = batch
+        await self._commands.remove(project_id, device_id, sequences)
+
+
+def _warn_of_removals(devices: int) -> None:
+    _log.warning("commands.not_removed", devices=devices)

@@ -1,8 +1,8 @@
 """Requests and handshakes per second, of a principal and of an address: token buckets of this node alone.
 
-They keep one client from taking the event loop for itself, hence the time that counts is this node's. A
-bucket is one number: when it would be full again if nothing came (the generic cell rate algorithm). After a
-pause `BURST_S` seconds' worth may come at once, e.g. when a network came back.
+They protect the event loop of this node, so they are not shared with other nodes. A bucket is one number: the
+time at which it will be full again if no request comes (the generic cell rate algorithm). After a pause a
+client may send the requests of `BURST_S` seconds at once, e.g. when its network is back.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from homewire.errors import TooManyRequests
 
 BURST_S: Final = 5.0
 MOST_CHARGED_S: Final = 10.0
-"""The longest that `Buckets.charge` keeps a subject waiting."""
+"""The longest wait that `Buckets.charge` imposes on a subject."""
 
 
 class Buckets:
-    """One for each subject; a `per_second` of 0 is no limit. Used from the event loop alone.
+    """A bucket for each subject; a `per_second` of 0 is no limit. Used from the event loop alone.
 
-    A bucket that was not touched for as long as it takes to fill is as good as none: such are forgotten.
+    A bucket that is full again is forgotten.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Buckets:
         self._turn_at = 0.0
 
     def take(self, subject: Hashable) -> None:
-        """Take one of the subject's tokens. Raises TooManyRequests that names the setting."""
+        """Take a token of the subject. Raises TooManyRequests that names the setting."""
         if not self._per_second:
             return
         now = self._monotonic()
@@ -60,8 +60,8 @@ class Buckets:
         self._full_at[subject] = full_at
 
     def charge(self, subject: Hashable, seconds: float) -> None:
-        """Take what comes in in `seconds`, without asking whether it is there: the subject's next token
-        comes so much later, at most `MOST_CHARGED_S` from now."""
+        """Take the tokens of `seconds`, also if the bucket does not have them. The next token of the subject
+        comes later by that time, at most `MOST_CHARGED_S` from now."""
         if self._per_second:
             now = self._monotonic()
             full_at = max(self._filled_at(subject), now) + seconds
@@ -71,5 +71,5 @@ class Buckets:
         return self._full_at.get(subject) or self._older.get(subject, 0.0)
 
     def __len__(self) -> int:
-        """How many subjects are remembered."""
+        """The number of subjects with buckets."""
         return len(self._full_at) + len(self._older)

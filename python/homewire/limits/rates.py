@@ -1,13 +1,12 @@
-"""Events and bytes per second: this node's count of the running second, and what it knows of the others'.
+"""Events and bytes per second, over all nodes: the counts of this node, and their exchange with other nodes.
 
-A second is one of Redis' clock. Nothing of it is kept when the next begins. A request costs two
-look-ups in a dict; Redis is `totals.py`'s business.
+A second is one of Redis' clock, and its counts end with it. Counting an event takes two look-ups in a dict,
+and no round trip.
 
-Events and bytes per second over all nodes: each adds its counts, and learns the totals by that.
-
-One counter in Redis for each subject and second, `hw:{p<project>}:rate:<subject>:<second>` (and for bytes
-`…:rate:event_bytes:<subject>:<second>`), in the project's slot. Ten exchanges a second at least while
-somebody is near a limit, and one at once when another sixteenth of it was used; none at all while nobody is.
+Redis has a counter for each subject and second, `hw:{p<project>}:rate:<subject>:<second>` (and for bytes
+`…:rate:event_bytes:<subject>:<second>`), in the slot of the project. Each node adds its counts, and the reply
+is the total. A node does this at least ten times a second while a subject is near its limit, and at once when
+a subject used another sixteenth of it. While no subject is near a limit there is no exchange.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.concurrency import wait_debounced
 from homewire.errors import TooManyRequests
 from homewire.limits.sharing import (
-    COMMANDS_PER_TRIP,
+    COMMANDS_PER_PIPELINE,
     SIXTEENTH,
     Command,
     Seconds,
@@ -31,12 +30,12 @@ from homewire.limits.sharing import (
     machine_seconds,
     raise_first,
     repeat,
-    trip,
+    run_pipeline,
 )
 from homewire.settings import Settings
 
 RETRY_AFTER_S: Final = 1
-"""When the next second has certainly begun."""
+"""By then the next second has begun."""
 PROJECT: Final = "project"
 EVENTS: Final = "events"
 BYTES: Final = "event_bytes"
@@ -57,24 +56,24 @@ SETTINGS: Final = {
         PROJECT: "project_idempotency_keys",
     }
 }
-"""For events and for bytes the limit's setting by whose it is. Sessions of one user count together, as keys
-of one device do."""
+"""The setting of the limit, by unit and by kind of subject. All sessions of a user count together, and all
+keys of a device."""
 
 
-class Use:
-    """What one subject sent in the running second, of events or of bytes."""
+class RateCount:
+    """The count of one subject in the current window: events, bytes or Idempotency-Keys."""
 
     __slots__ = (
-        "fresh",
         "id",
         "kind",
         "left",
         "others",
         "project_id",
+        "published",
         "shared",
         "step",
-        "told",
         "unit",
+        "unpublished",
         "window_s",
     )
 
@@ -85,72 +84,73 @@ class Use:
         self.project_id = project_id
         self.id = id
         self.left = limit
-        """What may still come, as far as this node knows; below 0 if others were faster."""
-        self.fresh = 0
-        """Accepted here and not told to the others yet."""
-        self.told = 0
+        """What is left of the limit, as far as this node knows. Below 0 if other nodes accepted more."""
+        self.unpublished = 0
+        """Accepted here and not added to the counter in Redis yet."""
+        self.published = 0
+        """Accepted here and added to the counter."""
         self.others = 0
+        """Accepted by other nodes, when the counter was last read."""
         self.step = math.inf if limit == math.inf else limit // SIXTEENTH
         self.shared = False
 
 
 class Rates:
-    """Counts what this node accepts, and refuses what is beyond a limit.
+    """Counts what this node accepts, and refuses what exceeds a limit.
 
-    `now` is Redis' (`SharedClock.now`); without one each node's own seconds count.
+    `now` is Redis' clock (`SharedClock.now`). By default it is the clock of this node.
     """
 
     def __init__(
         self, settings: Settings, now: Seconds = machine_seconds, refusals: Counter[str] | None = None
     ) -> None:
         self._now = now
-        self.crowded: Final = asyncio.Event()
-        """Set when another sixteenth of a limit was used here: the other nodes should learn it now."""
+        self.grown: Final = asyncio.Event()
+        """Set when a subject used another sixteenth of its limit: its count is published at once."""
         counted: Counter[str] = Counter() if refusals is None else refusals
         self._meters: Final = tuple(
-            Meter(unit, window_s, settings, now, counted, self.crowded)
+            Meter(unit, window_s, settings, now, counted, self.grown)
             for unit, window_s in ((EVENTS, 1), (BYTES, 1), (KEYS, math.ceil(settings.idempotency_ttl_s)))
         )
         events, size, keys = self._meters
         self.take = events.take
-        """Count `count` events or commands that `principal` sends, all of them or none.
+        """Count `count` events or commands of `principal`, all of them or none.
 
-        Raises TooManyRequests naming the setting, for the sender's own limit or its project's.
+        Raises TooManyRequests, with the setting, for the limit of the sender or of its project.
         """
         self.take_bytes = size.take
-        """Count the bytes of a request that sends some, if anything of the limit is left. Raises
-        TooManyRequests likewise."""
+        """Count the bytes of a request, if anything of the limit is left. Raises TooManyRequests."""
         self.take_keys = keys.take
-        """Count Idempotency-Keys, each of which is remembered for `idempotency_ttl_s`, likewise; the limits
-        are for as long."""
+        """Count Idempotency-Keys, if anything of the limit is left. Their window is `idempotency_ttl_s`, for
+        which they are stored. Raises TooManyRequests."""
 
-    def are_shared(self) -> bool:
-        """Whether the others hear, in this second, of anything that is counted here."""
-        return any(meter.are_shared() for meter in self._meters)
+    def has_shared(self) -> bool:
+        """Whether a count of the current window is shared with other nodes."""
+        return any(meter.has_shared() for meter in self._meters)
 
-    def untold(self) -> tuple[int, list[tuple[Use, int]]]:
-        """The running second, and what the others have not heard of it: the amount for each shared subject.
+    def take_unpublished(self) -> tuple[int, list[tuple[RateCount, int]]]:
+        """Return the current second, and the amount of each shared subject that is not published yet.
 
-        From here on it counts as told: what becomes of the message is never certain, and saying it twice
-        would refuse what is within the limit.
+        The amounts count as published from here on. Whether Redis adds them may stay unknown, and adding them
+        twice would refuse what is within the limit.
         """
         second = int(self._now())
-        return second, [each for meter in self._meters for each in meter.untold(second)]
+        return second, [each for meter in self._meters for each in meter.take_unpublished(second)]
 
     @staticmethod
-    def learn(use: Use, total: int) -> None:
-        """All nodes together have told of `total`."""
-        others = max(total - use.told, 0)
-        use.left -= others - use.others
-        use.others = others
+    def update(count: RateCount, total: int) -> None:
+        """Take over the counter of a subject, which is `total` over all nodes."""
+        others = max(total - count.published, 0)
+        count.left -= others - count.others
+        count.others = others
 
     def __len__(self) -> int:
-        """How many subjects are remembered."""
+        """The number of subjects with counts."""
         return sum(map(len, self._meters))
 
 
 class Meter:
-    """The counts of one unit, in windows of so many seconds."""
+    """The counts of one unit, in windows of `window_s` seconds."""
 
     def __init__(
         self,
@@ -159,12 +159,12 @@ class Meter:
         settings: Settings,
         now: Seconds,
         refusals: Counter[str],
-        crowded: asyncio.Event,
+        grown: asyncio.Event,
     ) -> None:
         self._unit = unit
         self._window_s = window_s
-        # A body may have more bytes or keys than a limit: it is taken while anything is left.
-        self._whole = unit == EVENTS
+        # A body may have more bytes or keys than the limit: it is accepted while anything is left.
+        self._needs_all = unit == EVENTS
         self._now = now
         self._limits: dict[str, float] = {}
         for kind, setting in SETTINGS[unit].items():
@@ -172,90 +172,89 @@ class Meter:
         self._refusals = refusals
         self._refusals.update(dict.fromkeys(SETTINGS[unit].values(), 0))
         self._window = 0
-        # By id alone: ids are unique in the deployment, whatever they are the id of.
-        self._uses: dict[int, Use] = {}
-        self._shared: list[Use] = []
-        self._crowded = crowded
+        # By id without kind: an id is unique in the deployment.
+        self._counts: dict[int, RateCount] = {}
+        self._shared: list[RateCount] = []
+        self._grown = grown
 
     def take(self, principal: Principal, count: int = 1) -> None:
-        """See `Rates.take` and `Rates.take_bytes`."""
+        """See `Rates.take`, `Rates.take_bytes` and `Rates.take_keys`."""
         window = int(self._now()) // self._window_s
         if window != self._window:
             self._begin(window)
-        uses = self._uses
-        own = uses.get(principal.id) or self._use(principal.kind, principal.project_id, principal.id)
-        whole = uses.get(principal.project_id) or self._use(
-            PROJECT, principal.project_id, principal.project_id
-        )
-        least = count if self._whole else 1
+        counts, project_id = self._counts, principal.project_id
+        own = counts.get(principal.id) or self._begin_count(principal.kind, project_id, principal.id)
+        project = counts.get(project_id) or self._begin_count(PROJECT, project_id, project_id)
+        least = count if self._needs_all else 1
         if own.left < least:
             raise self._refused(own)
-        if whole.left < least:
-            raise self._refused(whole)
+        if project.left < least:
+            raise self._refused(project)
         own.left -= count
-        own.fresh += count
-        if own.fresh > own.step:
+        own.unpublished += count
+        if own.unpublished > own.step:
             self._share(own)
-        whole.left -= count
-        whole.fresh += count
-        if whole.fresh > whole.step:
-            self._share(whole)
+        project.left -= count
+        project.unpublished += count
+        if project.unpublished > project.step:
+            self._share(project)
 
-    def are_shared(self) -> bool:
-        """See `Rates.are_shared`."""
+    def has_shared(self) -> bool:
+        """See `Rates.has_shared`."""
         return bool(self._shared)
 
-    def untold(self, second: int) -> list[tuple[Use, int]]:
-        """See `Rates.untold`."""
+    def take_unpublished(self, second: int) -> list[tuple[RateCount, int]]:
+        """See `Rates.take_unpublished`."""
         window = second // self._window_s
         if window != self._window:
             self._begin(window)
-        fresh = [(use, use.fresh) for use in self._shared if use.fresh]
-        for use, amount in fresh:
-            use.told += amount
-            use.fresh = 0
-        return fresh
+        unpublished = [(count, count.unpublished) for count in self._shared if count.unpublished]
+        for count, amount in unpublished:
+            count.published += amount
+            count.unpublished = 0
+        return unpublished
 
     def __len__(self) -> int:
-        """How many subjects are remembered."""
-        return len(self._uses)
+        """The number of subjects with counts."""
+        return len(self._counts)
 
     def _begin(self, window: int) -> None:
         self._window = window
-        self._uses = {}
+        self._counts = {}
         self._shared = []
 
-    def _use(self, kind: str, project_id: int, id: int) -> Use:
-        use = self._uses[id] = Use(self._unit, self._window_s, kind, project_id, id, self._limits[kind])
-        return use
+    def _begin_count(self, kind: str, project_id: int, id: int) -> RateCount:
+        count = RateCount(self._unit, self._window_s, kind, project_id, id, self._limits[kind])
+        self._counts[id] = count
+        return count
 
-    def _share(self, use: Use) -> None:
-        if not use.shared:
-            use.shared = True
-            self._shared.append(use)
-        self._crowded.set()
+    def _share(self, count: RateCount) -> None:
+        if not count.shared:
+            count.shared = True
+            self._shared.append(count)
+        self._grown.set()
 
-    def _refused(self, use: Use) -> TooManyRequests:
-        setting = SETTINGS[self._unit][use.kind]
+    def _refused(self, count: RateCount) -> TooManyRequests:
+        setting = SETTINGS[self._unit][count.kind]
         self._refusals[setting] += 1
         left_s = (self._window + 1) * self._window_s - int(self._now())
-        return TooManyRequests(setting, max(left_s, RETRY_AFTER_S), most=int(self._limits[use.kind]))
+        return TooManyRequests(setting, max(left_s, RETRY_AFTER_S), most=int(self._limits[count.kind]))
 
 
 INTERVAL_S: Final = 0.1
 LEAST_PAUSE_S: Final = 0.01
-REST_S: Final = 1.0
-"""Between two exchanges while nobody is near a limit: who comes near one ends the rest."""
-KEPT_MS: Final = 5_000
-"""How long a second's counter outlives its last change; late nodes add to it, nobody reads it later."""
+IDLE_S: Final = 1.0
+"""Between two checks while no subject is near a limit. A subject that comes near one ends the pacount."""
+COUNTER_TTL_MS: Final = 5_000
+"""How long a counter exists after its last change, so that nodes that are late can add to it."""
 COMMANDS_A_SUBJECT: Final = 2
 
 
-def rate_key(use: Use, second: int) -> str:
-    """The counter of a subject in the window that a second is in."""
-    unit = "" if use.unit == EVENTS else f"{use.unit}:"
-    subject = PROJECT if use.kind == PROJECT else f"{use.kind.replace(' ', '-')}:{use.id}"
-    return f"hw:{{p{use.project_id}}}:rate:{unit}{subject}:{second // use.window_s}"
+def rate_key(count: RateCount, second: int) -> str:
+    """The key of a subject's counter for the window of this second."""
+    unit = "" if count.unit == EVENTS else f"{count.unit}:"
+    subject = PROJECT if count.kind == PROJECT else f"{count.kind.replace(' ', '-')}:{count.id}"
+    return f"hw:{{p{count.project_id}}}:rate:{unit}{subject}:{second // count.window_s}"
 
 
 class RateSharing:
@@ -274,24 +273,25 @@ class RateSharing:
         await repeat("rates", self.share, self._pause)
 
     async def share(self) -> None:
-        """One exchange, of what changed since the last. Raises RedisError, OSError."""
+        """Exchange the counts that changed since the last exchange. Raises RedisError, OSError."""
         await self._clock.synchronise()
-        second, fresh = self._rates.untold()
-        step = COMMANDS_PER_TRIP // COMMANDS_A_SUBJECT
-        for start in range(0, len(fresh), step):
-            await self._add(second, fresh[start : start + step])
+        second, unpublished = self._rates.take_unpublished()
+        step = COMMANDS_PER_PIPELINE // COMMANDS_A_SUBJECT
+        for start in range(0, len(unpublished), step):
+            await self._add(second, unpublished[start : start + step])
 
-    async def _add(self, second: int, fresh: list[tuple[Use, int]]) -> None:
+    async def _add(self, second: int, unpublished: list[tuple[RateCount, int]]) -> None:
         commands: list[Command] = []
-        for use, amount in fresh:
-            key = rate_key(use, second)
-            commands += [("INCRBY", key, amount), ("PEXPIRE", key, (use.window_s - 1) * 1000 + KEPT_MS)]
-        replies = await trip(self._redis, commands)
-        for (use, _), total in zip(fresh, replies[::COMMANDS_A_SUBJECT], strict=True):
+        for count, amount in unpublished:
+            key = rate_key(count, second)
+            ttl_ms = (count.window_s - 1) * 1000 + COUNTER_TTL_MS
+            commands += [("INCRBY", key, amount), ("PEXPIRE", key, ttl_ms)]
+        replies = await run_pipeline(self._redis, commands)
+        for (count, _), total in zip(unpublished, replies[::COMMANDS_A_SUBJECT], strict=True):
             if isinstance(total, int):
-                self._rates.learn(use, total)
+                self._rates.update(count, total)
         raise_first(replies)
 
     async def _pause(self) -> None:
-        most_s = self._interval_s if self._rates.are_shared() else REST_S
-        await wait_debounced(self._clock.own, self._rates.crowded, LEAST_PAUSE_S, most_s)
+        most_s = self._interval_s if self._rates.has_shared() else IDLE_S
+        await wait_debounced(self._clock.own, self._rates.grown, LEAST_PAUSE_S, most_s)

@@ -1,4 +1,5 @@
-"""What rates and holders have in common: one clock for all nodes, and rounds that outlive an outage."""
+"""What the exchanges of `rates` and `connections` share: one clock for all nodes, and retries after an
+outage."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import is_cancelling
 
 OUTAGE_PAUSE_S: Final = 1.0
-"""Between two attempts while Redis is away."""
+"""Between two attempts while Redis is unavailable."""
 SYNCHRONISE_S: Final = 10.0
-"""Between two looks at Redis' clock."""
-COMMANDS_PER_TRIP: Final = 1000
+"""Between two readings of Redis' clock."""
+COMMANDS_PER_PIPELINE: Final = 1000
 SIXTEENTH: Final = 16
 
 Command: TypeAlias = tuple[str | int | bytes, ...]
@@ -32,16 +33,16 @@ def machine_seconds() -> float:
 
 
 class SharedClock:
-    """Redis' clock, so that nodes agree which second it is, however wrong their own clocks are.
+    """Redis' clock, by which all nodes count the same second, also if their own clocks are wrong.
 
-    It runs by the monotonic time of `clock`, hence does not follow when the wall clock is set.
+    Between two readings it advances with the monotonic time of `clock`, which is never stepped.
     """
 
     def __init__(self, redis: Redis, clock: Clock = MACHINE_CLOCK) -> None:
         self._redis = redis
         self.own: Final = clock
         self._monotonic = clock.monotonic
-        # Until Redis was asked, this machine's own idea.
+        # Until the first reading it is the clock of this machine.
         self._offset = clock.now_ms() / 1000 - clock.monotonic()
         self._due = 0.0
 
@@ -50,7 +51,10 @@ class SharedClock:
         return self._monotonic() + self._offset
 
     async def synchronise(self) -> None:
-        """Ask Redis, if it is time to. The error is at most half of the exchange. Raises RedisError."""
+        """Read Redis' clock, if a reading is due. The error is at most half of the round trip.
+
+        Raises RedisError.
+        """
         sent = self._monotonic()
         if sent < self._due:
             return
@@ -63,29 +67,29 @@ class SharedClock:
 async def repeat(
     what: str, exchange: Callable[[], Awaitable[None]], pause: Callable[[], Awaitable[None]]
 ) -> None:
-    """`exchange` and `pause` by turns until cancelled. A Redis that is away is waited for; logged once."""
-    alone = False
+    """Call `exchange` and `pause` in turn until cancelled. An outage of Redis is logged once, as `what`."""
+    is_available = True
     while not is_cancelling():
         try:
             await exchange()
         except (RedisError, OSError) as error:
-            if not alone:
-                _log.warning("overload.alone", what=what, error=type(error).__name__)
-            alone = True
+            if is_available:
+                _log.warning("limits.not_shared", what=what, error=type(error).__name__)
+            is_available = False
             if not is_cancelling():
                 await asyncio.sleep(OUTAGE_PAUSE_S)
             continue
-        if alone:
-            _log.info("overload.together", what=what)
-        alone = False
+        if not is_available:
+            _log.info("limits.shared_again", what=what)
+        is_available = True
         if not is_cancelling():
             await pause()
 
 
-async def trip(redis: Redis, commands: Sequence[Command]) -> list[Any]:
-    """One pipeline, no transaction: each command for itself, on whatever slot its key is.
+async def run_pipeline(redis: Redis, commands: Sequence[Command]) -> list[Any]:
+    """Run commands in one pipeline without a transaction, on keys of any slots.
 
-    A command that Redis refused has its error among the replies. Raises RedisError, OSError for all.
+    A command that Redis refused has its error among the replies. Raises RedisError, OSError if all failed.
     """
     async with redis.pipeline(transaction=False) as pipeline:
         for command in commands:
@@ -94,7 +98,7 @@ async def trip(redis: Redis, commands: Sequence[Command]) -> list[Any]:
 
 
 def raise_first(replies: Sequence[Any]) -> None:
-    """Raises the first error among the replies of a trip, once the others were made use of."""
+    """Raises the first error among the replies of a pipeline. To be called when the others were used."""
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply

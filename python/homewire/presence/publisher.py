@@ -1,7 +1,8 @@
-"""Publishes the presence changes of this node, in batches, and renews its lease.
+"""Publishes presence: the changes of this node's devices, and the end of connections of dead nodes.
 
 Changes of a device are published in their order. Its `_deviceConnected_` is published soon after its 101, and
-never before. Devices of a node count as connected as long as its lease is renewed.
+never before. Devices of a node count as connected as long as its lease is renewed. All nodes look for dead
+nodes; each event is published once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from homewire.clock import Clock
 from homewire.concurrency import WriteBehind, is_cancelling
 from homewire.errors import Unavailable
 from homewire.presence.connected import ConnectedDevices, ProjectChanges
-from homewire.presence.nodes import Nodes
+from homewire.presence.store import DEAD, Nodes, PresenceChange
 from homewire.repositories import Store
 
 BATCHES: Final = 8
@@ -25,6 +26,13 @@ BATCHES: Final = 8
 RETRY_S: Final = 1.0
 SHUTDOWN_S: Final = 8.0
 """How long a node that stops may publish the end of its connections. Other nodes publish the rest."""
+RENEWALS: Final = 3
+"""Renewals during one lease."""
+LEASE_RETRY_S: Final = 0.5
+MAX_PAUSE_S: Final = 1.0
+"""The longest time between two checks for dead nodes."""
+LAST_REAP_S: Final = 60.0
+"""Time until a dead node is cleaned up once more: its last changes may have arrived late."""
 
 _log = structlog.get_logger(__name__)
 
@@ -77,11 +85,6 @@ def _warn(waiting: int) -> None:
     _log.warning("presence.publish_failed", devices=waiting)
 
 
-RENEWALS: Final = 3
-"""Renewals during one lease."""
-LEASE_RETRY_S: Final = 0.5
-
-
 class NodeLease:
     """The lease of this node. `lost` is called when the node was declared dead and has a new boot id."""
 
@@ -131,3 +134,64 @@ class NodeLease:
             await self._nodes.remove(self.boot_id)
         else:
             await self._nodes.release(self.boot_id)
+
+
+class Reaper:
+    """Looks for nodes whose lease ended, and publishes the end of their connections.
+
+    It does so only after Redis was available for a whole lease without interruption: after an outage all
+    leases have ended, and the nodes need some time to renew them.
+    """
+
+    def __init__(self, store: Store, lease_s: float) -> None:
+        self._store = store
+        self._lease_s = store.nodes.lease_s = lease_s
+        self._clock = store.clock
+        self._reaped: dict[str, float] = {}
+        """When each dead node was cleaned up first, in monotonic seconds."""
+
+    async def run(self) -> None:
+        """Look for dead nodes until cancelled."""
+        pause_s, available_since = min(MAX_PAUSE_S, self._lease_s / 10), float("inf")
+        while not is_cancelling():
+            try:
+                await self._store.nodes.alive()
+                available_since = min(available_since, self._clock.monotonic())
+                if self._clock.monotonic() - available_since >= self._lease_s:
+                    await self.reap()
+            except (Unavailable, OSError) as error:
+                available_since = float("inf")
+                _log.debug("presence.reaper_waits", error=type(error).__name__)
+            if not is_cancelling():
+                await self._clock.sleep(pause_s)
+
+    async def reap(self) -> None:
+        """Clean up after every dead node, and once more a minute later. Raises Unavailable."""
+        nodes = self._store.nodes
+        dead = await nodes.declare_dead()
+        for boot_id in dead:
+            is_last = self._clock.monotonic() - self._reaped.get(boot_id, float("inf")) >= LAST_REAP_S
+            if boot_id in self._reaped and not is_last:
+                continue
+            devices = await self._reap_node(boot_id)
+            self._reaped.setdefault(boot_id, self._clock.monotonic())
+            if devices:
+                _log.info("presence.reaped", boot_id=boot_id, devices=devices)
+            if is_last:
+                await nodes.remove(boot_id)
+        self._reaped = {boot_id: since for boot_id, since in self._reaped.items() if boot_id in dead}
+
+    async def _reap_node(self, boot_id: str) -> int:
+        presence, count = self._store.presence, 0
+        for project_id in await self._store.nodes.projects(boot_id):
+            last: list[int] = []
+            while devices := await presence.of_node(project_id, boot_id):
+                if devices == last:
+                    # A project that is being deleted accepts no changes; the rest is deleted with it.
+                    break
+                last, now = devices, self._clock.now_ms()
+                await presence.publish(
+                    project_id, boot_id, [PresenceChange(each, False, DEAD, now) for each in devices]
+                )
+                count += len(devices)
+        return count

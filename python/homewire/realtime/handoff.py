@@ -1,7 +1,7 @@
-"""The handoff: aiohttp accepts a socket, answers 101, and gives it to the Rust core.
+"""The handoff: aiohttp accepts a socket, answers 101, and gives the socket to the Rust core.
 
-Only public names of aiohttp are used. The order of steps is that of the design: nothing that
-arrives is lost, and no byte is written by two writers.
+The code uses only public names of aiohttp. The order of the steps makes sure that no byte of the client is
+lost, and that a socket never has two writers (docs/design/handoff.md).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from homewire.server.answers import HandedOff
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 Observer = Callable[[str], Awaitable[None]]
-"""Called before each step by its name; tests use it to pause a handshake where they like."""
+"""Called before each step with its name. Tests use it to pause a handshake."""
 
 
 class EarlyBytes:
-    """Collects what a client sent right behind its upgrade request, in aiohttp's own buffers."""
+    """Collects what a client sent directly after its upgrade request, and aiohttp has already read."""
 
     __slots__ = ("data",)
 
@@ -40,10 +40,10 @@ class EarlyBytes:
         return False, b""
 
     def feed_eof(self) -> None:
-        """The client half-closed; the core reads that from the socket itself."""
+        """The client half-closed the connection. The core reads that from the socket."""
 
     def set_exception(self, _error: BaseException, _cause: BaseException | None = None) -> None:
-        """The connection broke; the core reads that from the socket itself."""
+        """The connection broke. The core reads that from the socket."""
 
 
 def accept_key(key: str) -> bytes:
@@ -58,25 +58,25 @@ async def hand_off(
     tls_bridges: TlsBridges,
     observe: Observer | None = None,
 ) -> HandedOff:
-    """Answers 101 and gives the socket to the connection that was reserved as `connection_id`.
+    """Answer 101 and give the socket to the reservation `connection_id`.
 
-    With TLS the core gets one end of a socket pair, and `tls_bridges` the other and the transport.
-    If the client is gone at any step the reservation is undone; there is nobody to tell. Raises Unavailable,
-    before the 101, when there are no descriptors left; nothing is reserved then.
+    With TLS the core gets one end of a socket pair, and a TLS bridge gets the other end and the transport. If
+    the client is gone at any step, the reservation is abandoned. Raises Unavailable, before the 101 and with
+    the reservation abandoned, when no descriptors are left.
     """
     try:
         transport = _transport(request)
-        # A 101 promises that the connection is served, so what that takes is there before it.
+        # A client with a 101 expects to be served, so the descriptors are allocated before it.
         offer = _offer(transport, connection_id, tls_bridges)
         try:
-            early = await offer.answered(request, observe)
+            early = await offer.answer(request, observe)
             core.adopt(connection_id, offer.detach(), early)
         except BaseException:
             offer.withdraw()
             raise
-        offer.taken(request)
+        offer.adopted(request)
     except OSError:
-        # The client is gone, or the kernel refuses its socket to the core; either way it sees the end.
+        # The client is gone, or the kernel refused an operation on its socket. Its connection is closed.
         core.abandon(connection_id)
     except BaseException:
         core.abandon(connection_id)
@@ -84,12 +84,15 @@ async def hand_off(
     return HandedOff()
 
 
-def _offer(transport: asyncio.Transport, connection_id: int, tls_bridges: TlsBridges) -> TakenSocket | Bridge:
-    """What the core will get. Raises ConnectionError, and Unavailable for want of descriptors."""
+def _offer(
+    transport: asyncio.Transport, connection_id: int, tls_bridges: TlsBridges
+) -> SocketOffer | BridgeOffer:
+    """Prepare the descriptor for the core. Raises ConnectionError, and Unavailable without free
+    descriptors."""
     try:
         if transport.get_extra_info("ssl_object") is None:
-            return TakenSocket(transport)
-        return Bridge(transport, connection_id, tls_bridges)
+            return SocketOffer(transport)
+        return BridgeOffer(transport, connection_id, tls_bridges)
     except OSError as error:
         if error.errno in EXHAUSTED:
             raise Unavailable(problem="the server has no room for another connection") from error
@@ -98,7 +101,7 @@ def _offer(transport: asyncio.Transport, connection_id: int, tls_bridges: TlsBri
 
 
 def _transport(request: web.Request) -> asyncio.Transport:
-    """The transport behind a request. Raises ConnectionResetError when the client is gone."""
+    """The transport of a request. Raises ConnectionResetError when the client is gone."""
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError
@@ -106,7 +109,7 @@ def _transport(request: web.Request) -> asyncio.Transport:
 
 
 class Descriptor:
-    """A descriptor that is made for the core, and closed unless it is given away."""
+    """A descriptor for the core. It is closed unless it was detached."""
 
     __slots__ = ("_number",)
 
@@ -114,18 +117,18 @@ class Descriptor:
         self._number = number
 
     def detach(self) -> int:
-        """For `Core.adopt`, which owns it from its call on, also when that fails."""
+        """Return the descriptor for `Core.adopt`, which owns it from the call on, also when it fails."""
         number, self._number = self._number, -1
         return number
 
     def close(self) -> None:
-        """Of no effect once it was given away."""
+        """Close the descriptor, unless it was detached."""
         if self._number >= 0:
             os.close(self.detach())
 
 
-class TakenSocket:
-    """A duplicate of the client's socket: the core serves the client itself."""
+class SocketOffer:
+    """A duplicate of the client's socket, on which the core serves the client."""
 
     __slots__ = ("_descriptor", "_transport")
 
@@ -135,13 +138,13 @@ class TakenSocket:
         self._descriptor = Descriptor(os.dup(transport.get_extra_info("socket").fileno()))
 
     def detach(self) -> int:
-        """The core's descriptor."""
+        """Return the descriptor for the core."""
         return self._descriptor.detach()
 
-    async def answered(self, request: web.Request, observe: Observer | None) -> bytes:
-        """Say 101; the client's early bytes. Raises ConnectionError when the client is gone."""
+    async def answer(self, request: web.Request, observe: Observer | None) -> bytes:
+        """Answer 101, and return the early bytes of the client. Raises ConnectionError if it is gone."""
         transport = self._transport
-        # From here on aiohttp reads nothing: what comes now stays in the kernel for the core.
+        # From here on aiohttp reads nothing: later bytes stay in the kernel for the core.
         transport.pause_reading()
         # High water 0 makes drain() wait until the kernel has every byte.
         transport.set_write_buffer_limits(0)
@@ -153,18 +156,18 @@ class TakenSocket:
         _transport(request)
         return _early_bytes(request)
 
-    def taken(self, _request: web.Request) -> None:
-        """The core has it: aiohttp lets go of its own."""
+    def adopted(self, _request: web.Request) -> None:
+        """The core has adopted its duplicate: close the socket of aiohttp."""
         self._transport.abort()
 
     def withdraw(self) -> None:
-        """The core does not have it. The client may have been told 101: it sees the connection end."""
+        """The core has not adopted the socket: close the connection. The client may have got its 101."""
         self._descriptor.close()
         self._transport.abort()
 
 
-class Bridge:
-    """An end of a socket pair, for TLS: a bridge serves the client."""
+class BridgeOffer:
+    """One end of a socket pair, for TLS. A bridge connects the other end with the client."""
 
     __slots__ = ("_bridge", "_descriptor", "_transport")
 
@@ -175,37 +178,37 @@ class Bridge:
         self._descriptor = Descriptor(descriptor)
 
     def detach(self) -> int:
-        """The core's descriptor."""
+        """Return the descriptor for the core."""
         return self._descriptor.detach()
 
-    async def answered(self, request: web.Request, observe: Observer | None) -> bytes:
-        """Say 101; the client's early bytes. Raises ConnectionError when the client is gone."""
+    async def answer(self, request: web.Request, observe: Observer | None) -> bytes:
+        """Answer 101, and return the early bytes of the client. Raises ConnectionError if it is gone."""
         self._transport.pause_reading()
         self._transport.write(_switching(request))
-        # The transport stays the one writer: it is enough that it does not ask aiohttp to wait.
+        # The transport remains the only writer. So its buffer need not be empty, only below its limit.
         await request.writer.drain()
         if observe is not None:
             await observe("adopt")
         _transport(request)
         return _early_bytes(request)
 
-    def taken(self, request: web.Request) -> None:
-        """The core has its end: the bridge takes the transport."""
+    def adopted(self, request: web.Request) -> None:
+        """The core has adopted its end: the bridge takes the transport."""
         protocol = request.protocol
         self._bridge.start()
-        # aiohttp lets go of what it knows about the connection, but must not close it.
+        # aiohttp forgets the connection, and must not close it.
         protocol.transport = None
         protocol.connection_lost(None)
 
     def withdraw(self) -> None:
-        """The core does not have its end. The client may have been told 101: it sees the connection end."""
+        """The core has not adopted its end: close the connection. The client may have got its 101."""
         self._descriptor.close()
         self._bridge.discard()
         self._transport.abort()
 
 
 def _switching(request: web.Request) -> bytes:
-    """The answer 101 (RFC 6455 section 4.2.2)."""
+    """The response 101 (RFC 6455 section 4.2.2)."""
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: " + accept_key(request.headers["Sec-WebSocket-Key"]) + b"\r\n\r\n"
@@ -213,8 +216,8 @@ def _switching(request: web.Request) -> bytes:
 
 
 def _early_bytes(request: web.Request) -> bytes:
-    """What the client sent right behind its request. aiohttp reads no more of it."""
+    """The bytes that the client sent directly after its request. aiohttp reads no more of the connection."""
     collector = EarlyBytes()
-    # aiohttp only calls feed_data here, and its annotation names its own reader.
+    # aiohttp only calls feed_data here. Its annotation names its own parser.
     request.protocol.set_parser(cast(Any, collector))
     return collector.data

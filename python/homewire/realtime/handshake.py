@@ -1,17 +1,16 @@
 """The two WebSocket endpoints, from the request to the handoff.
 
-The order is the same for every kind of connection, and each step leans on the one before:
-look up, reserve (the core hears for it), authorise again (nothing changed unheard), 101, adopt.
+The steps are the same for each kind of connection: authorise, reserve (from here on the core delivers to the
+connection), authorise again, answer 101, adopt.
 
-Authorise again: a reservation that agrees with the store, whatever changed while it was made.
+The second authorisation makes sure that no control record is missed. The reactor applies to a reservation all
+records that the stream reader reads after it. Records that were read before must have been in effect when the
+connection was authorised. That is so in two cases: no cache version changed between the first authorisation
+and the reservation, or the store gives the same result after the reservation.
 
-What the tail reads after a reservation was queued is applied to it by the reactor. What the tail had
-read before must be in what was looked up; and it is, in one of two cases: no mark moved from before
-the look-up until after the reservation, or the store, asked behind the reservation, says the same.
-
-The marks are only the quick way to know. They are compared over all shards, because the copies of one
-record have no common order: with the copy of a home read and that of its user to come, the user's mark
-alone would vouch for a membership that the reservation will never hear the end of.
+Comparing cache versions only saves the query of the store. They are compared over all shards, because copies
+of one record in several shards are read in any order. If the copy in the shard of a home is read already, and
+that in the shard of the user is not, the version of the user's shard does not show the change.
 """
 
 from __future__ import annotations
@@ -30,10 +29,9 @@ from homewire.auth.cache import BYPASS, CacheVersions
 from homewire.auth.home_directory import HomeDirectory
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import InvalidInput, PermissionDenied, RequestError, Unauthenticated, Unavailable
-from homewire.events.queued_commands import QueuedCommands
+from homewire.events.queued_commands import QueuedCommands, deliver_first
 from homewire.limits.connections import ConnectionLimits
 from homewire.presence.connected import ConnectedDevices
-from homewire.realtime.core_events import deliver_first
 from homewire.realtime.handoff import Observer, hand_off
 from homewire.realtime.subscription import Filter, Subscription, check_listener, check_own_device
 from homewire.realtime.tls_bridge import TlsBridges
@@ -42,17 +40,28 @@ from homewire.server.clients import client_address
 from homewire.server.requests import refuse_misspelt
 from homewire.sessions.expiry import SocketExpiry
 
-Prepare: TypeAlias = Callable[[int, Principal], Awaitable[None]]
-"""Does something for a reservation, of that principal, before it is adopted."""
-FOR_COMMANDS: Final = ("authToken",)
-FOR_EVENTS: Final = ("homeId", "deviceId", "entityId", "authToken")
-"""The query parameters of the two."""
+COMMAND_PARAMETERS: Final = ("authToken",)
+EVENT_PARAMETERS: Final = ("homeId", "deviceId", "entityId", "authToken")
+"""The query parameters of the two endpoints."""
 SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
-"""In base64, as Sec-WebSocket-Key has to be."""
+"""A Sec-WebSocket-Key: 16 bytes in base64."""
+ATTEMPTS: Final = 5
+"""How often a reservation may differ from the second authorisation. Only changes of this connection's own
+subscription count. After other changes the store gives the same result."""
+
+Authorized: TypeAlias = tuple[Principal, Subscription]
+"""A principal, and what it may subscribe to."""
+Authorize: TypeAlias = Callable[[int], Awaitable[Authorized]]
+"""Authorises a handshake with records of a total of cache versions (`VersionedCache.get`). Raises
+RequestError."""
+Prepare: TypeAlias = Callable[[int, Principal], Awaitable[None]]
+"""Called with the id of a reservation and its principal before the adoption."""
+Reserved: TypeAlias = Callable[[int, Principal], None]
+"""Called with the id of each reservation and its principal as soon as it is made."""
 
 
 class UpgradeNeeded(PermissionDenied):
-    """A plain HTTP request where only WebSockets are served (spec 000: it is rejected with 403)."""
+    """A plain HTTP request to a WebSocket endpoint (spec 000: it is rejected with 403)."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -61,33 +70,33 @@ class UpgradeNeeded(PermissionDenied):
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """What the handshake needs."""
+    """The dependencies of handshakes."""
 
     core: Core
     authenticator: Authenticator
     directory: HomeDirectory
     cache_versions: CacheVersions
-    admission: ConnectionLimits
+    connection_limits: ConnectionLimits
     tls_bridges: TlsBridges
     queued_commands: QueuedCommands
-    sockets: SocketExpiry
+    socket_expiry: SocketExpiry
     connected_devices: ConnectedDevices
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
     def reserved(self, connection_id: int, principal: Principal) -> None:
-        """Note a reservation, before its client is answered; the core tells of its end in any case.
+        """Note a reservation before its client is answered. The core notifies of its end in any case.
 
-        Not when the core tells of it: the core's thread may read the end of the device's last socket first,
-        which the client closed when it had its 101 here.
+        A notification of the core would be too late: its thread may first read the end of the device's last
+        socket, which the client closed when it got this 101.
         """
-        self.sockets.opened(connection_id, principal)
+        self.socket_expiry.opened(connection_id, principal)
         if principal.kind is PrincipalKind.DEVICE:
             self.connected_devices.reserved(connection_id, principal.project_id, principal.id)
 
 
 def routes(gateway: Gateway) -> list[web.RouteDef]:
-    """What to mount at the URL root."""
+    """The routes to mount at the URL root."""
     return [
         web.get("/userSession/websocket", partial(listen_to_events, gateway), allow_head=False),
         web.get("/devices/{deviceId}/command", partial(receive_commands, gateway), allow_head=False),
@@ -96,25 +105,25 @@ def routes(gateway: Gateway) -> list[web.RouteDef]:
 
 async def listen_to_events(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /userSession/websocket (spec 000, *Listen to events*)."""
-    # Before the key is looked at: a misspelt `authToken` would be answered as a missing key.
-    refuse_misspelt(request, FOR_EVENTS)
+    # Checked before the key: a misspelt `authToken` would otherwise be answered as a missing key.
+    refuse_misspelt(request, EVENT_PARAMETERS)
     credential = gateway.authenticator.for_websocket(request)
 
-    async def look_up(at_version: int) -> Claim:
+    async def authorize(at_version: int) -> Authorized:
         principal = await gateway.authenticator.principal(credential, at_version)
         _require_upgrade(request)
         access = await check_listener(principal, gateway.directory)
         return principal, await Filter(request).subscription(principal, access, gateway.directory, at_version)
 
-    return await _connect(gateway, request, credential, look_up)
+    return await _connect(gateway, request, credential, authorize)
 
 
 async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /devices/{deviceId}/command (spec 001, *Receive Commands*)."""
-    refuse_misspelt(request, FOR_COMMANDS)
+    refuse_misspelt(request, COMMAND_PARAMETERS)
     credential = gateway.authenticator.for_websocket(request)
 
-    async def look_up(at_version: int) -> Claim:
+    async def authorize(at_version: int) -> Authorized:
         principal = await gateway.authenticator.principal(credential, at_version)
         _require_upgrade(request)
         return principal, check_own_device(principal, request.match_info["deviceId"])
@@ -124,27 +133,27 @@ async def receive_commands(gateway: Gateway, request: web.Request) -> web.Stream
             gateway.core, gateway.queued_commands, connection_id, device.project_id, device.id
         )
 
-    return await _connect(gateway, request, credential, look_up, prepare_queued_commands)
+    return await _connect(gateway, request, credential, authorize, prepare_queued_commands)
 
 
 async def _connect(
     gateway: Gateway,
     request: web.Request,
     credential: Credential,
-    look_up: LookUp,
+    authorize: Authorize,
     prepare: Prepare | None = None,
 ) -> HandedOff:
-    """Reserve what was looked up, authorise again, prepare, 101, adopt.
+    """Authorise, reserve, authorise again, prepare, answer 101, adopt.
 
-    Raises what `look_up` and `prepare` raise.
+    Raises the errors of `authorize` and `prepare`, and those of `reserve`.
     """
     core, observe = gateway.core, gateway.observe
     try:
         connection_id, principal = await reserve(
             core,
             gateway.cache_versions,
-            gateway.admission,
-            look_up,
+            gateway.connection_limits,
+            authorize,
             client_address(request),
             observe,
             gateway.reserved,
@@ -166,7 +175,7 @@ def _require_upgrade(request: web.Request) -> None:
     headers = request.headers
     connection = ",".join(headers.getall("Connection", []))
     if request.version < HttpVersion11:
-        raise UpgradeNeeded(problem="a WebSocket begins with a request of HTTP/1.1")
+        raise UpgradeNeeded(problem="a WebSocket begins with an HTTP/1.1 request")
     if headers.get("Upgrade", "").strip().lower() != "websocket" or "upgrade" not in _tokens(connection):
         raise UpgradeNeeded(
             problem="this path opens a WebSocket: send `Upgrade: websocket` and `Connection: Upgrade`"
@@ -191,61 +200,49 @@ def _unsupported_version() -> RequestError:
     return _UnsupportedVersion("Sec-WebSocket-Version", "must be 13")
 
 
-ATTEMPTS: Final = 5
-"""How often something may be reserved that the store then sees otherwise. Only changes of this very
-subscription count: others, however many, cost another look-up and send nobody away."""
-
-Claim: TypeAlias = tuple[Principal, Subscription]
-"""A principal, and what it may subscribe to."""
-LookUp: TypeAlias = Callable[[int], Awaitable[Claim]]
-"""Finds a claim, as of a total of the marks (`VersionedCache.get`). Raises RequestError if there is none."""
-Reserved: TypeAlias = Callable[[int, Principal], None]
-"""Called with the id of a reservation, and whose it is."""
-
-
 async def reserve(
     core: Core,
     cache_versions: CacheVersions,
-    admission: ConnectionLimits,
-    look_up: LookUp,
+    connection_limits: ConnectionLimits,
+    authorize: Authorize,
     address: str | None,
     observe: Observer | None = None,
     reserved: Reserved | None = None,
 ) -> tuple[int, Principal]:
-    """A reservation, by its id, of what may be heard now, and whose it is. `address` is the client's.
-    `reserved` is told of each as soon as it is made, also of those that are abandoned again.
+    """Reserve a connection for what is authorised. Returns the id of the reservation, and its principal.
 
-    Raises what `look_up` raises, TooManyRequests, and Unavailable when the answer keeps changing; nothing
-    is reserved then.
+    `address` is the address of the client. `reserved` is called for each reservation, also for those that are
+    abandoned. Raises the errors of `authorize`, TooManyRequests, and Unavailable when the result changes each
+    time; then nothing is reserved.
     """
     seen = cache_versions.total()
-    claim = await look_up(seen)
-    # Once: an abandoned reservation is counted until the reactor comes to it.
-    admission.check(claim[0], address)
+    authorized = await authorize(seen)
+    # Not in the loop: an abandoned reservation counts until the reactor handles it.
+    connection_limits.check(authorized[0], address)
     for _ in range(ATTEMPTS):
         await _observed(observe, "reserve")
-        connection_id = _reserve(core, claim, address)
+        connection_id = _reserve(core, authorized, address)
         if reserved is not None:
-            reserved(connection_id, claim[0])
+            reserved(connection_id, authorized[0])
         try:
             await _observed(observe, "authorise")
-            current = claim
+            current = authorized
             if cache_versions.total() != seen:
                 seen = cache_versions.total()
-                current = await look_up(BYPASS)
-            if current == claim:
+                current = await authorize(BYPASS)
+            if current == authorized:
                 await _observed(observe, "answer")
-                return connection_id, claim[0]
+                return connection_id, authorized[0]
         except BaseException:
             core.abandon(connection_id)
             raise
         core.abandon(connection_id)
-        claim = current
-    raise Unavailable(problem="what you may hear keeps changing")
+        authorized = current
+    raise Unavailable(problem="your access changes too often: try again later")
 
 
-def _reserve(core: Core, claim: Claim, address: str | None) -> int:
-    principal, subscription = claim
+def _reserve(core: Core, authorized: Authorized, address: str | None) -> int:
+    principal, subscription = authorized
     return core.reserve(
         principal.kind.value,
         principal.project_id,

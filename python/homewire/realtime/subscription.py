@@ -1,4 +1,4 @@
-"""What a WebSocket asks for, and whether it may have it (spec 000, *Listen to events*)."""
+"""Subscriptions: the filter of a request, and its authorisation (spec 000, *Listen to events*)."""
 
 from __future__ import annotations
 
@@ -19,40 +19,41 @@ from homewire.projects.models import AccessControl, AccountSystem
 from homewire.server.requests import require_utf8_query
 
 MAX_TOPICS: Final = 1_000
-"""Followed homes, filter values, and homes times entities of one connection."""
+"""The most topics of one connection: its homes, the values of its filter, or homes times entities."""
 
-_RIGHTS: Final = {
+_PERMISSIONS: Final = {
     "homes": ("homeId", PermissionKind.READ_HOME_EVENTS),
     "devices": ("deviceId", PermissionKind.READ_DEVICE),
     "entities": ("entityId", PermissionKind.READ_ENTITY_EVENTS),
 }
-"""By the kind of a filter the parameter that it is from, and the right that each of its values needs."""
+"""By kind of filter: its query parameter, and the permission that each value needs."""
 
 Kind: TypeAlias = Literal["homes", "devices", "entities", "bound", "command"]
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What the core is told: home ids, device ids, entities within homes, or each in its own (`bound`)."""
+    """A subscription for the core: home ids, device ids, all entities in all homes (`entities`), or each
+    entity in its own home (`bound`)."""
 
     kind: Kind
     ids: tuple[int, ...]
     entities: tuple[str, ...] = ()
     homes: tuple[int, ...] = ()
-    """For each of `ids`, if they are devices, the home that it is in."""
+    """If `ids` are devices, the home of each."""
     follow: bool = False
-    """Whether homes that the user enters or leaves change the subscription."""
+    """Whether the subscription changes with the memberships of the user."""
     waiting: tuple[int, ...] = ()
-    """Homes of the user that are deactivated: they are followed, too."""
+    """Deactivated homes of the user. Their events are delivered once they are active again."""
 
 
 class Filter:
-    """The filter of a request, and the subscription that it gives a principal."""
+    """The filter of a request, from which the subscription of a principal is made."""
 
     __slots__ = ("entities", "ids", "kind")
 
     def __init__(self, request: web.Request) -> None:
-        """Precedence first, then syntax. Raises InvalidInput naming the parameter."""
+        """Apply precedence, then check the syntax. Raises InvalidInput that names the parameter."""
         require_utf8_query(request)
         query = request.query
         try:
@@ -65,18 +66,18 @@ class Filter:
     async def subscription(
         self, principal: Principal, access: AccessControl, directory: HomeDirectory, at_version: int
     ) -> Subscription:
-        """What this user hears by this filter, as of a total of the marks (`VersionedCache.get`).
+        """The subscription of this user, with records of a total of cache versions (`VersionedCache.get`).
 
-        Raises NotFound unless the user may hear everything that is named: what they may not gets the same
-        answer, byte for byte, as what does not exist. Raises PermissionDenied where a filter is needed and
-        missing, InvalidInput where it would be too much.
+        Raises NotFound unless the user has access to all values of the filter. The answer is the same, byte
+        for byte, for a value without access and for one that does not exist. Raises PermissionDenied if a
+        filter is required and missing, InvalidInput for too many topics.
         """
         by_access = self._of_member if access is AccessControl.MEMBERSHIP else self._permitted
         try:
             return await by_access(principal, directory, at_version)
         except NotFound:
-            # Nothing that is missing is remembered, but the place that a device has left is, and the whole
-            # list of a user's homes, which entities are held against.
+            # The caches have no missing records. But the home of a device and the homes of a user, which
+            # decide on entities, may be cached and outdated: the store decides.
             if self.kind not in ("devices", "entities") or at_version == BYPASS:
                 raise
             return await by_access(principal, directory, BYPASS)
@@ -91,27 +92,28 @@ class Filter:
         homes = await directory.homes_of_user(principal.project_id, principal.id, at_version)
         if self.kind == "all":
             if len(homes) > MAX_TOPICS:
-                raise InvalidInput("homeId", f"you are in more than {MAX_TOPICS} homes: name those to hear")
-            active, waiting = await _parted(principal, directory, homes)
+                raise InvalidInput(
+                    "homeId", f"you are in more than {MAX_TOPICS} homes: choose some with homeId"
+                )
+            active, waiting = await _split_by_active(principal, directory, homes)
             return Subscription("homes", active, follow=True, waiting=waiting)
         return await self._named_entities(principal, directory, homes)
 
     async def _named_entities(
         self, principal: Principal, directory: HomeDirectory, homes: tuple[int, ...]
     ) -> Subscription:
-        """In the homes that they are bound to, if all are bound to active homes of the user; else in every
-        home.
+        """Entities in their own homes, if all are bound to active homes of the user; else in all homes.
 
-        One that is not registered is legal in every home's events, so it can be delivered. One that is
-        bound to a home where the user is no member cannot: no event names it in another home. NotFound.
+        An entity that is not registered may be named by events of each home. Raises NotFound for an entity
+        that is bound to a home of which the user is not a member: no event of another home names it.
         """
         bound = await directory.entity_homes(principal.project_id, self.entities)
-        where = set(bound.values())
-        if not where.issubset(homes):
+        bound_homes = set(bound.values())
+        if not bound_homes.issubset(homes):
             raise _not_visible("entityId")
-        active, waiting = await _parted(principal, directory, homes)
-        if len(bound) == len(self.entities) and where.issubset(active):
-            homes = active = tuple(sorted(where))
+        active, waiting = await _split_by_active(principal, directory, homes)
+        if len(bound) == len(self.entities) and bound_homes.issubset(active):
+            homes = active = tuple(sorted(bound_homes))
             waiting = ()
         if len(homes) * len(self.entities) > MAX_TOPICS:
             raise InvalidInput("entityId", f"your homes times these entities are more than {MAX_TOPICS}")
@@ -129,7 +131,7 @@ class Filter:
     async def _named_devices(
         self, principal: Principal, directory: HomeDirectory, at_version: int
     ) -> Subscription:
-        homes = await self._places(principal, directory, at_version)
+        homes = await self._homes_of_devices(principal, directory, at_version)
         wanted = set(homes)
         if await directory.member_of(principal.project_id, principal.id, wanted, at_version) != wanted:
             raise _not_visible("deviceId")
@@ -138,23 +140,23 @@ class Filter:
     async def _permitted(
         self, principal: Principal, directory: HomeDirectory, at_version: int
     ) -> Subscription:
-        """By the rights to what is named. Memberships play no part: nobody hears by them, and nothing is
-        followed."""
+        """The subscription by permissions. Memberships have no effect, and the subscription does not follow
+        them."""
         if self.kind == "all":
             raise PermissionDenied(
                 problem="name what you have a read permission for by homeId, deviceId or entityId"
             )
-        name, kind = _RIGHTS[self.kind]
+        name, kind = _PERMISSIONS[self.kind]
         wanted = set(of_ids(kind, self.entities or self.ids))
-        if await directory.rights_of(principal.project_id, principal.id, wanted, at_version) != wanted:
+        if await directory.permissions_of(principal.project_id, principal.id, wanted, at_version) != wanted:
             raise _not_visible(name)
         match self.kind:
             case "homes":
                 await _require_active(principal, directory, self.ids, name)
                 return Subscription("homes", tuple(self.ids))
             case "devices":
-                places = await self._places(principal, directory, at_version)
-                return Subscription("devices", tuple(self.ids), homes=places)
+                homes = await self._homes_of_devices(principal, directory, at_version)
+                return Subscription("devices", tuple(self.ids), homes=homes)
         bound = await directory.entity_homes(principal.project_id, self.entities)
         if len(bound) != len(set(self.entities)):
             raise _not_visible(name)
@@ -162,14 +164,14 @@ class Filter:
         await _require_active(principal, directory, homes, name)
         return Subscription("bound", homes, tuple(self.entities))
 
-    async def _places(
+    async def _homes_of_devices(
         self, principal: Principal, directory: HomeDirectory, at_version: int
     ) -> tuple[int, ...]:
-        """The home of each device. Raises NotFound unless all of them are in one that is active."""
+        """The home of each device. Raises NotFound unless all devices are in active homes."""
         located = await directory.locate(principal.project_id, self.ids, at_version)
-        places = [located.get(device_id) for device_id in self.ids]
+        locations = [located.get(device_id) for device_id in self.ids]
         # 0: in no home, or unknown.
-        homes = tuple((place.home_id or 0) if place else 0 for place in places)
+        homes = tuple((location.home_id or 0) if location else 0 for location in locations)
         if 0 in homes:
             raise _not_visible("deviceId")
         await _require_active(principal, directory, homes, "deviceId")
@@ -177,8 +179,8 @@ class Filter:
 
 
 async def check_listener(principal: Principal, directory: HomeDirectory) -> AccessControl:
-    """Who may hear what in the project of a listener. Raises PermissionDenied for keys that may never
-    listen, whatever the filter."""
+    """The access control of the principal's project. Raises PermissionDenied for a key that may not listen,
+    whatever the filter."""
     if principal.kind is not PrincipalKind.USER:
         raise PermissionDenied(needs="a user's key")
     project = await directory.project(principal.project_id)
@@ -188,8 +190,8 @@ async def check_listener(principal: Principal, directory: HomeDirectory) -> Acce
 
 
 def check_own_device(principal: Principal, device_id: str) -> Subscription:
-    """What a device's command socket hears. Raises PermissionDenied for a key that is no device's, NotFound
-    for the id of another device, and for what is no device's id."""
+    """The subscription of a device's command socket. Raises PermissionDenied for a key that is not of a
+    device, NotFound for any other id than that of the device."""
     if principal.kind is not PrincipalKind.DEVICE:
         raise PermissionDenied(needs="the key of this device")
     if str(principal.id) != device_id:
@@ -197,10 +199,10 @@ def check_own_device(principal: Principal, device_id: str) -> Subscription:
     return Subscription("command", (principal.id,))
 
 
-async def _parted(
+async def _split_by_active(
     principal: Principal, directory: HomeDirectory, homes: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Those of these homes that are active, and those that are deactivated."""
+    """Split homes into active and deactivated ones."""
     active = await directory.active_homes(principal.project_id, homes)
     if len(active) == len(homes):
         return homes, ()
@@ -212,7 +214,7 @@ async def _parted(
 async def _require_active(
     principal: Principal, directory: HomeDirectory, homes: Iterable[int], field: str
 ) -> None:
-    """Raises NotFound as for what does not exist, if one of these homes is deactivated."""
+    """Raises NotFound, as for an unknown home, if one of these homes is deactivated."""
     wanted = set(homes)
     if await directory.active_homes(principal.project_id, wanted) != wanted:
         raise _not_visible(field)

@@ -1,11 +1,12 @@
-"""Where TLS ends here, the core cannot have the socket: a socket pair, and what carries bytes along it.
+"""TLS bridges: for a connection with TLS the core gets one end of a socket pair instead of the socket.
 
-One end goes to the core, which treats it as any other socket. At the other end is a `TlsBridge`, which takes
-aiohttp's place at the TLS transport. It holds no more than one chunk in each direction: who does not
-take what it has is not given more, so that the core's bounds see a client that does not read.
+The core treats its end as any other socket. At the other end a `TlsBridge` takes the place of aiohttp at the
+TLS transport, and copies bytes in both directions. It holds at most one chunk in each direction. If the
+client does not read, the bridge does not read from the core, so that the core's bounds for slow consumers
+apply.
 
-No tasks: the loop calls the pump when one side can be read or written. A task for each direction would
-cost 10 KB a connection and a turn of the loop for each delivery.
+A bridge has no tasks: the event loop calls it when one side can be read or written. A task for each direction
+would cost 10 KB for each connection, and a turn of the loop for each delivery.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from typing import Final
 from homewire.settings import Settings
 
 CHUNK_BYTES: Final = 64 * 1024
-"""Read from the core at once; the TLS transport holds about as much before it says stop."""
+"""Bytes read from the core at once. The TLS transport buffers about as many before it pauses the bridge."""
 SHUTDOWN_S: Final = 1.0
-"""How long, once the core has stopped, what it said last may take to reach the clients."""
+"""How long the last bytes of the core may take to be sent after the core has stopped."""
 
 
 @dataclass(frozen=True, slots=True)
 class KernelBounds:
-    """What the kernel may hold for a client, and for how long; 0 leaves the kernel's own.
+    """Bounds of the kernel's buffers for a client; 0 is the default of the kernel.
 
-    The core bounds the sockets that it takes (`connection.rs`); of these it has but one end of a pair.
+    The core sets them for the sockets that it adopts. Of a connection with TLS it has only the socket pair.
     """
 
     send_buffer_bytes: int = 0
@@ -42,13 +43,13 @@ class KernelBounds:
 
     @classmethod
     def of(cls, settings: Settings) -> KernelBounds:
-        """As the settings have them."""
+        """The bounds of the settings."""
         timeout_ms = round(settings.socket_timeout_s * 1000)
         return cls(settings.socket_send_buffer_bytes, settings.socket_unsent_bytes, timeout_ms)
 
     def apply(self, transport: asyncio.Transport) -> None:
         """Bound the TCP socket of `transport`. Raises OSError when it is gone."""
-        # By a descriptor of its own: not every loop lets a transport's socket be changed.
+        # On a duplicate: not every event loop lets options of a transport's socket be changed.
         with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as tcp:
             if self.send_buffer_bytes:
                 tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
@@ -59,7 +60,8 @@ class KernelBounds:
 
 
 class TlsBridges:
-    """All TLS bridges of a node. `linger_s`: how long a client may take to close what the core has closed."""
+    """All TLS bridges of a node. `linger_s`: how long a client may take to close after the core has
+    closed."""
 
     def __init__(self, linger_s: float, bounds: KernelBounds) -> None:
         self._linger_s = linger_s
@@ -73,9 +75,10 @@ class TlsBridges:
         return len(self._bridges)
 
     def bridge(self, connection_id: int, transport: asyncio.Transport) -> tuple[TlsBridge, int]:
-        """A bridge for `transport`, to be started, and the descriptor for the core, which is the caller's.
+        """Create a bridge for `transport`, which is not started, and the descriptor for the core.
 
-        Raises ConnectionResetError at shutdown, OSError when there are no descriptors left.
+        The caller owns the descriptor. Raises ConnectionResetError at shutdown, OSError without free
+        descriptors.
         """
         if self._closed:
             raise ConnectionResetError
@@ -93,12 +96,13 @@ class TlsBridges:
         return bridge, far.detach()
 
     def core_ended(self, connection_id: int) -> None:
-        """A connection ended in the core; an unknown id is one without a bridge."""
+        """A connection ended in the core. Connections without a bridge are ignored."""
         if (bridge := self._bridges.get(connection_id)) is not None:
             bridge.core_ended()
 
     async def close(self) -> None:
-        """End all bridges. Call it when the core has stopped; its last bytes are still sent."""
+        """End all bridges, after the last bytes of the core are sent. To be called when the core has
+        stopped."""
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_S):
@@ -114,7 +118,7 @@ class TlsBridges:
 
 
 class TlsBridge(asyncio.Protocol):
-    """Between a TLS transport and the near end of a socket pair. `ended` is called once both are done."""
+    """Connects a TLS transport with the near end of a socket pair. `ended` is called when both are closed."""
 
     __slots__ = (
         "_backlog",
@@ -139,26 +143,26 @@ class TlsBridge(asyncio.Protocol):
         self._linger_s = linger_s
         self._ended = ended
         self._backlog = bytearray()
-        """What the core did not take yet."""
+        """Bytes of the client that the core has not taken yet."""
         self._core_gone = False
-        """The core has closed its end; what it said before may still be there to be read."""
+        """The core has closed its end. Bytes that it sent before may still be unread."""
         self._core_done = False
-        """All that was read."""
+        """All bytes of the core were read."""
         self._paused = False
-        """The client takes no more for now."""
+        """The write buffer of the transport is full."""
         self._lost = False
-        """The client is gone."""
+        """The connection to the client is closed."""
         self._deadline: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Take the transport from its protocol, and let bytes go both ways."""
+        """Replace the protocol of the transport, and copy bytes in both directions."""
         self._transport.set_protocol(self)
         self._loop.add_reader(self._near, self._read_core)
         self._transport.set_write_buffer_limits(CHUNK_BYTES)
         self._transport.resume_reading()
 
     def discard(self) -> None:
-        """Undo a bridge that was not started. Its reservation may have ended meanwhile (`core_ended`)."""
+        """Remove a bridge that was not started. Its reservation may have ended already (`core_ended`)."""
         self._loop.remove_reader(self._near)
         if self._deadline is not None:
             self._deadline.cancel()
@@ -166,18 +170,18 @@ class TlsBridge(asyncio.Protocol):
         self._ended()
 
     def core_ended(self) -> None:
-        """The core has closed its end. What it said before may take the client `linger_s`."""
-        # A client that does not read keeps us from reading the core's end, and so from seeing this.
+        """The core has closed its end. The client has `linger_s` to take the last bytes."""
+        # A notification is needed: while the client does not read, the core's end is not read either.
         self._core_gone = True
         if self._deadline is None:
             self._deadline = self._loop.call_later(self._linger_s, self.abort)
         if not self._paused and not self._core_done:
-            # libuv calls once and no more where the core left something unread (POLLERR).
+            # libuv calls the reader only once after the core closed with unread bytes (POLLERR).
             self._loop.remove_reader(self._near)
             self._loop.add_reader(self._near, self._read_core)
 
     def abort(self) -> None:
-        """End both sides now."""
+        """Close both sides at once."""
         self._transport.abort()
 
     # -- from the core to the client --
@@ -189,7 +193,7 @@ class TlsBridge(asyncio.Protocol):
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionError:
-                data = b""  # The core closed with something of the client's unread.
+                data = b""  # The core closed with unread bytes of the client.
             if not data:
                 self._close()
                 return
@@ -202,12 +206,12 @@ class TlsBridge(asyncio.Protocol):
         self._core_done = True
         self._loop.remove_reader(self._near)
         self.core_ended()
-        # A second close() of asyncio's TLS transport would cut its ties, and abort() do nothing.
+        # After a second close() of asyncio's TLS transport, abort() would have no effect.
         if not self._transport.is_closing():
             self._transport.close()
 
     def pause_writing(self) -> None:
-        """The client takes less than it is sent (asyncio.BaseProtocol)."""
+        """The client reads too slowly (asyncio.BaseProtocol)."""
         self._paused = True
         if not self._lost:
             self._loop.remove_reader(self._near)
@@ -221,7 +225,7 @@ class TlsBridge(asyncio.Protocol):
     # -- from the client to the core --
 
     def data_received(self, data: bytes) -> None:
-        """The client said something (asyncio.Protocol)."""
+        """The client sent bytes (asyncio.Protocol)."""
         if self._core_gone:
             return
         sent = 0 if self._backlog else self._send(data)
@@ -233,7 +237,7 @@ class TlsBridge(asyncio.Protocol):
         self._backlog += data[sent:]
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """The client is gone, or has said all: no half of TLS stays open (asyncio.BaseProtocol)."""
+        """The client closed the connection, or half of it (asyncio.BaseProtocol)."""
         self._lost = True
         self._loop.remove_reader(self._near)
         self._loop.remove_writer(self._near)

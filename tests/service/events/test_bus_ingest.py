@@ -72,7 +72,7 @@ class Places:
     async def project(self, project_id: int) -> Project | None:
         return None
 
-    async def rights_of(self, project_id: int, user_id: int, wanted: Collection[str]) -> set[str]:
+    async def permissions_of(self, project_id: int, user_id: int, wanted: Collection[str]) -> set[str]:
         raise AssertionError("memberships say who may")
 
 

@@ -16,9 +16,9 @@ from homewire._core import Core
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import TooManyRequests
 from homewire.limits.connections import ConnectionLimits, ConnectionSharing
-from homewire.limits.limits import Limits
 from homewire.limits.rates import BYTES, EVENTS, KEYS, PROJECT, SETTINGS, Rates, RateSharing
 from homewire.limits.sharing import SharedClock
+from homewire.parts import Limits
 from homewire.redis.connect import connect
 from homewire.settings import Settings
 from kit.manual_clock import TurnedClock
@@ -61,15 +61,15 @@ class HolderNode:
     def __init__(self, redis: Redis, core: Core, limits: Settings = LIMITS) -> None:
         self.clock = TurnedClock()
         self.core = core
-        self.admission = ConnectionLimits(core, limits, clock=self.clock)
-        self.sharing = ConnectionSharing(redis, self.admission, SharedClock(redis, self.clock))
+        self.connection_limits = ConnectionLimits(core, limits, clock=self.clock)
+        self.sharing = ConnectionSharing(redis, self.connection_limits, SharedClock(redis, self.clock))
 
     def open(self, principal: Principal, most: int, address: str = ADDRESS) -> list[int]:
         """As many of `most` connections as are admitted."""
         ids: list[int] = []
         with suppress(TooManyRequests):
             for _ in range(most):
-                self.admission.check(principal, address)
+                self.connection_limits.check(principal, address)
                 ids.append(reserve(self.core, principal, address))
         return ids
 
@@ -157,19 +157,19 @@ async def test_each_rate_is_shared_by_two_nodes(
 async def test_use_near_limit_wakes_sharing(
     redis_client: Redis, device: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("homewire.limits.rates.REST_S", 3600)
+    monkeypatch.setattr("homewire.limits.rates.IDLE_S", 3600)
     node = RateNode(redis_client)
     await node.sharing.share()
     running = asyncio.create_task(node.sharing.run())
     await asyncio.sleep(0)
     key = f"hw:{{p{device.project_id}}}:rate:device:{device.id}:{SECOND}"
-    for count, told in ((11, b"11"), (1, b"12")):
+    for count, published in ((11, b"11"), (1, b"12")):
         assert node.accepts(device, count)
 
-        async def is_told(told: bytes = told) -> bool:
-            return await redis_client.get(key) == told
+        async def is_published(published: bytes = published) -> bool:
+            return await redis_client.get(key) == published
 
-        await eventually(is_told)
+        await eventually(is_published)
     running.cancel()
 
 
@@ -212,7 +212,7 @@ async def test_connections_of_two_nodes_are_held_to_the_limit(redis_client: Redi
         assert len(held) == 20
         await one.sharing.share()
         assert len(two.open(user, 3)) == 3
-        assert two.admission.grown.is_set()
+        assert two.connection_limits.grown.is_set()
         await two.sharing.share()
         assert len(two.open(user, 20)) == 9
         for connection in held[:5]:
@@ -264,7 +264,7 @@ async def test_dead_node_counts_until_its_lease_ends(redis_client: Redis, user: 
         alive.clock.turn(2 * lease_s)
         assert len(alive.open(user, 1)) == 1
         await alive.sharing.share()
-        assert list(await redis_client.hgetall(key)) == [alive.admission.boot_id.encode()]
+        assert list(await redis_client.hgetall(key)) == [alive.connection_limits.boot_id.encode()]
 
 
 async def test_stopping_node_removes_its_counts(redis_client: Redis, user: Principal) -> None:
@@ -281,7 +281,7 @@ async def test_stopping_node_removes_its_counts(redis_client: Redis, user: Princ
         )
         await node.sharing.share()
         assert not await redis_client.exists(key)
-        assert node.admission.published == {}
+        assert node.connection_limits.published == {}
         node.open(user, 4)
         await node.sharing.share()
         await node.sharing.release()
@@ -299,24 +299,24 @@ async def test_without_redis_each_node_limits_by_its_own_count(server: BusServer
     sender = Principal(PrincipalKind.DEVICE, 1, 11, 0)
     redis = connect(server.url)
     with running_core() as core:
-        overload = Limits(redis, core, LIMITS, Counter())
-        task = asyncio.create_task(overload.run())
+        limits = Limits(redis, core, LIMITS, Counter())
+        task = asyncio.create_task(limits.run())
 
         async def shared() -> bool:
-            return overload.admission.published == {("user", 1, "10"): 20}
+            return limits.connections.published == {("user", 1, "10"): 20}
 
         for _ in range(20):
-            overload.admission.check(user, ADDRESS)
+            limits.connections.check(user, ADDRESS)
             reserve(core, user)
         await eventually(shared)
         server.kill()
         with suppress(TooManyRequests):
             for _ in range(1_000):
-                overload.admission.check(user, ADDRESS)
+                limits.connections.check(user, ADDRESS)
                 reserve(core, user)
         assert core.connection_counts("user", 1, 10, None)[0] == 32
         # Whether or not the second turns in between.
-        assert not all(accepts(overload.rates, sender, 100) for _ in range(1_000))
+        assert not all(accepts(limits.rates, sender, 100) for _ in range(1_000))
         assert not task.done()
         server.start()
         client = server.client()

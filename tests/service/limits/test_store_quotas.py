@@ -149,7 +149,7 @@ async def test_each_kind_of_record_is_refused_at_the_quota_of_the_project(redis_
         lambda: store.project_keys.create(project.id, "key", {KeyScope.READ}),
         lambda: store.apps.create(project.id, "app"),
         lambda: store.provisioning.begin(project.id, home.id, user.id, "lamp"),
-        lambda: store.queued_commands.keep(project.id, command, QueueBounds(10, 1000)),
+        lambda: store.queued_commands.add(project.id, command, QueueBounds(10, 1000)),
     ):
         with pytest.raises(QuotaExceeded) as refused:
             await change()
@@ -292,7 +292,7 @@ async def test_commands_that_still_wait_stay_charged(store: Store, redis_client:
     ends = MACHINE_CLOCK.now_ms() + MINUTE_MS
     for number in range(3):
         command = QueuedCommand(device.id, b"\x93", b"x" * 100, ends + number)
-        await store.queued_commands.keep(project.id, command, QueueBounds(10, 10_000))
+        await store.queued_commands.add(project.id, command, QueueBounds(10, 10_000))
     await store.queued_commands.remove(project.id, device.id, [1])
     assert (await store.usage.of(project.id)).records == 1 + 2
     assert await charges_that_are_wrong(redis_client, ProjectSlot(project.id)) == set()

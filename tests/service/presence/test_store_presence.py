@@ -14,7 +14,7 @@ from homewire._core import event_route, shard_of
 from homewire.access_changes.relay import Relay
 from homewire.bus.shards import events_key
 from homewire.devices.models import DevicePresence
-from homewire.presence.reaper import Reaper
+from homewire.presence.publisher import Reaper
 from homewire.presence.store import DEAD, MAX_NODES, PresenceChange
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store

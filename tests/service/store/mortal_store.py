@@ -136,7 +136,7 @@ async def _things(store: Store, made: StoredProject, on_demand: bool) -> None:
         await store.devices.set_claimable(project, made.spare.id, store.now_ms() + LIFETIME_MS)
     for owner in (made.of_hut, made.of_lamp):
         await store.key_values.put(owner, "mood", b'"calm"', BOUNDS)
-    await store.queued_commands.keep(project, made.command(), QueueBounds(10, 10_000))
+    await store.queued_commands.add(project, made.command(), QueueBounds(10, 10_000))
     made.room = await store.entities.create(Entity("room", project, made.hut, "room"), 10)
     await store.entities.create(Entity("sink", project, made.hut, "part", parent_id="room"), 10)
     await new_module(store, made, "hook")

@@ -199,12 +199,12 @@ CHANGES: Final = {
     "smart_modules.create": Change(lambda s, w: new_module(s, w, "new")),
     "smart_modules.suspend": Change(lambda s, w: s.smart_modules.suspend(w.project, "hook")),
     "smart_modules.delete": Change(lambda s, w: s.smart_modules.delete(w.project, "hook")),
-    "kept_commands.keep": Change(
-        lambda s, w: s.queued_commands.keep(
+    "queued_commands.add": Change(
+        lambda s, w: s.queued_commands.add(
             w.project, w.command(), QueueBounds(10, 10_000), ("scope", "print", 60_000)
         )
     ),
-    "kept_commands.remove": Change(lambda s, w: s.queued_commands.remove(w.project, w.lamp.id, [1])),
+    "queued_commands.remove": Change(lambda s, w: s.queued_commands.remove(w.project, w.lamp.id, [1])),
 }
 
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homewire._core import XaddPrefixes, shard_of
+from homewire.bus.append import Batch
 from homewire.bus.retention import water_level
 from homewire.bus.shards import BusSettings, BusStats
-from homewire.bus.wire import Batch
 from homewire.errors import ConfigurationError, NotConfirmed
 from homewire.redis.connection import RedisConnection, parse_address
 from homewire.settings import Settings

@@ -14,9 +14,9 @@ from homewire.errors import TooManyRequests
 from homewire.limits.connections import (
     NEVER,
     ConnectionLimits,
-    Elsewhere,
-    Lease,
+    CountLease,
     Limit,
+    OtherNodes,
     Subject,
     held_key,
     lease_text,
@@ -47,24 +47,28 @@ def admission_of(core: Core, **limits: int) -> ConnectionLimits:
     return ConnectionLimits(core, Settings(**chosen), clock=ManualClock(NOW_MS))
 
 
-def connect(admission: ConnectionLimits, principal: Principal = USER, address: str | None = HERE) -> int:
+def connect(
+    connection_limits: ConnectionLimits, principal: Principal = USER, address: str | None = HERE
+) -> int:
     """As the gateway does: check, reserve."""
-    admission.check(principal, address)
+    connection_limits.check(principal, address)
     kind, project, account = principal.kind.value, principal.project_id, principal.id
-    return admission.core.reserve(kind, project, account, 0, "homes", [1], [], address=address)
+    return connection_limits.core.reserve(kind, project, account, 0, "homes", [1], [], address=address)
 
 
 def refusal(
-    admission: ConnectionLimits, principal: Principal = USER, address: str | None = HERE
+    connection_limits: ConnectionLimits, principal: Principal = USER, address: str | None = HERE
 ) -> TooManyRequests:
     with pytest.raises(TooManyRequests) as refused:
-        admission.check(principal, address)
+        connection_limits.check(principal, address)
     return refused.value
 
 
-def others_hold(admission: ConnectionLimits, subject: Subject, count: int, lease_ms: int = 1000) -> None:
-    text = lease_text(Lease(count, NOW_MS + lease_ms)).encode()
-    admission.elsewhere.learn(subject, {b"another": text}, NOW_MS)
+def others_hold(
+    connection_limits: ConnectionLimits, subject: Subject, count: int, lease_ms: int = 1000
+) -> None:
+    text = lease_text(CountLease(count, NOW_MS + lease_ms)).encode()
+    connection_limits.other_nodes.update(subject, {b"another": text}, NOW_MS)
 
 
 @pytest.mark.parametrize(
@@ -75,14 +79,14 @@ def others_hold(admission: ConnectionLimits, subject: Subject, count: int, lease
     ],
 )
 def test_burst_ends_at_the_limit_and_others_go_on(core: Core, limit: str, stranger: Principal) -> None:
-    admission = admission_of(core, **{limit: 50})
+    connection_limits = admission_of(core, **{limit: 50})
     for _ in range(50):
-        connect(admission)
-    error = refusal(admission)
+        connect(connection_limits)
+    error = refusal(connection_limits)
     assert error.status == 429
     assert error.data == {"limit": f"{limit}_connections", "most": 50}
     assert int(error.headers["Retry-After"]) > 0
-    connect(admission, stranger)
+    connect(connection_limits, stranger)
 
 
 @pytest.mark.parametrize(
@@ -93,23 +97,23 @@ def test_each_refused_connection_is_counted_by_its_limit(
 ) -> None:
     refusals: Counter[str] = Counter()
     chosen: dict[str, Any] = UNLIMITED | {f"{limit}_connections": 1}
-    admission = ConnectionLimits(core, Settings(**chosen), refusals, clock=ManualClock(NOW_MS))
-    connect(admission, principal)
+    connection_limits = ConnectionLimits(core, Settings(**chosen), refusals, clock=ManualClock(NOW_MS))
+    connect(connection_limits, principal)
     for _ in range(3):
-        refusal(admission, principal)
+        refusal(connection_limits, principal)
     assert +refusals == {f"{limit}_connections": 3}
 
 
 def test_device_and_an_address_have_limits_too(core: Core) -> None:
-    admission = admission_of(core, device=2, address=4)
-    connect(admission, DEVICE)
-    connect(admission, DEVICE)
-    assert refusal(admission, DEVICE).data["limit"] == "device_connections"
-    connect(admission)
-    connect(admission)
-    assert refusal(admission).data["limit"] == "address_connections"
-    connect(admission, USER, "192.0.2.2")
-    connect(admission, USER, None)
+    connection_limits = admission_of(core, device=2, address=4)
+    connect(connection_limits, DEVICE)
+    connect(connection_limits, DEVICE)
+    assert refusal(connection_limits, DEVICE).data["limit"] == "device_connections"
+    connect(connection_limits)
+    connect(connection_limits)
+    assert refusal(connection_limits).data["limit"] == "address_connections"
+    connect(connection_limits, USER, "192.0.2.2")
+    connect(connection_limits, USER, None)
 
 
 @pytest.mark.parametrize(
@@ -123,55 +127,55 @@ def test_topics_have_a_limit_in_bytes(core: Core, setting: str, stranger: Princi
     no_limits = {**UNLIMITED, "user_topic_bytes": 0, "project_topic_bytes": 0}
     chosen: dict[str, Any] = no_limits | {setting: 1_000_000}
     refusals: Counter[str] = Counter()
-    admission = ConnectionLimits(core, Settings(**chosen), refusals, clock=ManualClock(NOW_MS))
+    connection_limits = ConnectionLimits(core, Settings(**chosen), refusals, clock=ManualClock(NOW_MS))
     names = [f"{number}{'x' * 250}" for number in range(1_000)]
 
     def listen() -> int:
-        admission.check(USER, HERE)
+        connection_limits.check(USER, HERE)
         return core.reserve("user", 1, 10, 0, "entities", [1], names)
 
     # Each takes some 800 KB, as far as such a filter takes memory at all.
     first, second = listen(), listen()
-    error = refusal(admission)
+    error = refusal(connection_limits)
     assert error.status == 429
     assert error.data == {"limit": setting, "most": 1_000_000}
     assert refusals[setting] == 1
-    connect(admission, stranger)
+    connect(connection_limits, stranger)
     # What a connection held is given back with it.
     for each in (first, second):
         core.abandon(each)
     while core.connection_counts("user", 1, 10, None)[3]:
         pass
-    connect(admission)
+    connect(connection_limits)
 
 
 def test_zero_is_no_limit(core: Core) -> None:
-    admission = admission_of(core)
+    connection_limits = admission_of(core)
     for _ in range(200):
-        connect(admission)
-    assert admission.to_share() == {}
+        connect(connection_limits)
+    assert connection_limits.to_share() == {}
 
 
 def test_connections_of_others_count_from_a_sixteenth_on(core: Core) -> None:
-    admission = admission_of(core, user=160)
-    others_hold(admission, SUBJECT, 145)
+    connection_limits = admission_of(core, user=160)
+    others_hold(connection_limits, SUBJECT, 145)
     for _ in range(15):
-        connect(admission)
-    assert refusal(admission).data["limit"] == "user_connections"
-    assert admission.asked == {SUBJECT}
-    assert admission.to_share() == {SUBJECT: 15}
-    others_hold(admission, SUBJECT, 100)
-    connect(admission)
+        connect(connection_limits)
+    assert refusal(connection_limits).data["limit"] == "user_connections"
+    assert connection_limits.to_refresh == {SUBJECT}
+    assert connection_limits.to_share() == {SUBJECT: 15}
+    others_hold(connection_limits, SUBJECT, 100)
+    connect(connection_limits)
 
 
 def test_single_connection_of_ten_is_not_shared(core: Core) -> None:
-    admission = admission_of(core, device=10)
-    connect(admission, DEVICE)
-    assert admission.to_share() == {}
-    assert not admission.grown.is_set()
-    connect(admission, DEVICE)
-    assert admission.grown.is_set()
-    assert admission.to_share() == {("device", 1, "11"): 2}
+    connection_limits = admission_of(core, device=10)
+    connect(connection_limits, DEVICE)
+    assert connection_limits.to_share() == {}
+    assert not connection_limits.grown.is_set()
+    connect(connection_limits, DEVICE)
+    assert connection_limits.grown.is_set()
+    assert connection_limits.to_share() == {("device", 1, "11"): 2}
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ def test_sixteenth(most: int, share_above: int) -> None:
 
 def test_lease_that_is_over_does_not_count_and_its_field_goes() -> None:
     clock = ManualClock()
-    elsewhere = Elsewhere(b"me", clock)
+    other_nodes = OtherNodes(b"me", clock)
     fields = {
         b"me": b"70 9999999",
         b"alive": b"5 1000001",
@@ -191,40 +195,40 @@ def test_lease_that_is_over_does_not_count_and_its_field_goes() -> None:
         b"garbage": b"-3 x",
         b"more garbage": "٣ 9999999".encode(),
     }
-    assert sorted(elsewhere.learn(SUBJECT, fields, NOW_MS)) == [b"dead", b"garbage", b"more garbage"]
-    assert elsewhere.count(SUBJECT) == 5
+    assert sorted(other_nodes.update(SUBJECT, fields, NOW_MS)) == [b"dead", b"garbage", b"more garbage"]
+    assert other_nodes.count(SUBJECT) == 5
     # Nobody had to be asked again for this.
     clock.seconds += 0.002
-    assert elsewhere.count(SUBJECT) == 0
+    assert other_nodes.count(SUBJECT) == 0
 
 
 @pytest.mark.parametrize("step_ms", [-3_600_000, 3_600_000])
 def test_seen_lease_ends_in_time_when_redis_clock_is_stepped(step_ms: int) -> None:
     clock = ManualClock()
-    elsewhere = Elsewhere(b"me", clock)
-    fields = {b"another": lease_text(Lease(5, NOW_MS + 30_000)).encode()}
-    assert elsewhere.learn(SUBJECT, fields, NOW_MS) == []
+    other_nodes = OtherNodes(b"me", clock)
+    fields = {b"another": lease_text(CountLease(5, NOW_MS + 30_000)).encode()}
+    assert other_nodes.update(SUBJECT, fields, NOW_MS) == []
     clock.seconds += 29.0
-    assert elsewhere.learn(SUBJECT, fields, NOW_MS + step_ms) == []
-    assert elsewhere.count(SUBJECT) == 5
+    assert other_nodes.update(SUBJECT, fields, NOW_MS + step_ms) == []
+    assert other_nodes.count(SUBJECT) == 5
     clock.seconds += 1.5
-    assert elsewhere.count(SUBJECT) == 0
-    assert elsewhere.learn(SUBJECT, fields, NOW_MS + step_ms) == [b"another"]
+    assert other_nodes.count(SUBJECT) == 0
+    assert other_nodes.update(SUBJECT, fields, NOW_MS + step_ms) == [b"another"]
 
 
 def test_subject_no_longer_shared_is_forgotten() -> None:
-    elsewhere = Elsewhere(b"me", ManualClock())
+    other_nodes = OtherNodes(b"me", ManualClock())
     subjects: list[Subject] = [("user", 1, str(user)) for user in range(100)]
     for subject in subjects:
-        elsewhere.learn(subject, {b"another": b"5 9999999"}, NOW_MS)
-    elsewhere.keep(subjects[:1])
-    assert len(elsewhere) == 1
-    assert elsewhere.count(subjects[0]) == 5
-    assert elsewhere.count(subjects[1]) == 0
+        other_nodes.update(subject, {b"another": b"5 9999999"}, NOW_MS)
+    other_nodes.retain(subjects[:1])
+    assert len(other_nodes) == 1
+    assert other_nodes.count(subjects[0]) == 5
+    assert other_nodes.count(subjects[1]) == 0
 
 
 def test_lease_text_is_read_as_it_was_written() -> None:
-    assert parse_lease(lease_text(Lease(3, 12)).encode()) == Lease(3, 12)
+    assert parse_lease(lease_text(CountLease(3, 12)).encode()) == CountLease(3, 12)
     assert [parse_lease(text) for text in (b"", b"3", b"3 ", b"a b", b"3 4 5")] == [None] * 5
 
 

@@ -32,8 +32,8 @@ def refusal(rates: Rates, principal: Principal, count: int = 1) -> TooManyReques
     return refused.value
 
 
-def told(rates: Rates) -> dict[str, int]:
-    return {f"{use.kind} {use.id}": amount for use, amount in rates.untold()[1]}
+def published(rates: Rates) -> dict[str, int]:
+    return {f"{use.kind} {use.id}": amount for use, amount in rates.take_unpublished()[1]}
 
 
 def test_beyond_the_limit_is_refused_until_the_next_second() -> None:
@@ -84,48 +84,48 @@ def test_refusal_by_project_does_not_count_for_sender() -> None:
     refusal(rates, PROJECT_KEY, 5)
     refusal(rates, PROJECT_KEY, 11)
     rates.take(PROJECT_KEY, 4)
-    assert told(rates)["project key 13"] == 4
+    assert published(rates)["project key 13"] == 4
 
 
 def test_zero_is_no_limit() -> None:
     rates = rates_of(device=0, project=0)
     for _ in range(3):
         rates.take(DEVICE, 10**9)
-    assert told(rates) == {}
+    assert published(rates) == {}
 
 
-def test_use_above_a_sixteenth_is_told_once() -> None:
+def test_count_above_a_sixteenth_is_published_once() -> None:
     rates = rates_of(device=160, project=100_000)
     rates.take(DEVICE, 10)
     rates.take(OTHER_DEVICE, 10)
-    assert told(rates) == {}
-    assert not rates.crowded.is_set()
+    assert published(rates) == {}
+    assert not rates.grown.is_set()
     rates.take(DEVICE)
-    assert rates.crowded.is_set()
-    assert told(rates) == {"device 10": 11}
-    assert told(rates) == {}
-    rates.crowded.clear()
+    assert rates.grown.is_set()
+    assert published(rates) == {"device 10": 11}
+    assert published(rates) == {}
+    rates.grown.clear()
     rates.take(DEVICE, 10)
     # In its time: the next exchange has it, but none is made for it.
-    assert not rates.crowded.is_set()
-    assert told(rates) == {"device 10": 10}
+    assert not rates.grown.is_set()
+    assert published(rates) == {"device 10": 10}
     rates.take(DEVICE, 11)
-    assert rates.crowded.is_set()
+    assert rates.grown.is_set()
 
 
-def test_use_told_by_others_counts() -> None:
+def test_count_of_other_nodes_counts() -> None:
     rates = rates_of(device=160)
     rates.take(DEVICE, 20)
-    ((use, _),) = rates.untold()[1]
-    rates.learn(use, 20 + 100)
+    ((use, _),) = rates.take_unpublished()[1]
+    rates.update(use, 20 + 100)
     refusal(rates, DEVICE, 41)
     rates.take(DEVICE, 30)
-    told(rates)
+    published(rates)
     # The total has all of both; the others' part did not grow.
-    rates.learn(use, 50 + 100)
+    rates.update(use, 50 + 100)
     refusal(rates, DEVICE, 11)
     rates.take(DEVICE, 10)
-    rates.learn(use, 50 + 500)
+    rates.update(use, 50 + 500)
     refusal(rates, DEVICE)
 
 
@@ -136,8 +136,8 @@ def test_nothing_of_a_second_is_left_in_the_next() -> None:
         rates.take(Principal(PrincipalKind.DEVICE, 1_000_000 + device, device, 0), 2)
     assert len(rates) == 2000
     clock.turn(1)
-    second, fresh = rates.untold()
-    assert (second, fresh, len(rates)) == (1001, [], 0)
+    second, unpublished = rates.take_unpublished()
+    assert (second, unpublished, len(rates)) == (1001, [], 0)
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
@@ -180,18 +180,18 @@ def test_bytes_are_counted_apart_and_a_body_is_taken_while_anything_is_left() ->
     with pytest.raises(TooManyRequests) as refused:
         rates.take_bytes(OTHER_DEVICE, 1)
     assert refused.value.data == {"limit": "project_event_bytes_per_s", "most": 250}
-    assert told(rates) == {"device 10": 169, "project 1": 250}
+    assert published(rates) == {"device 10": 169, "project 1": 250}
     clock.turn(1)
     rates.take_bytes(OTHER_DEVICE, 1)
 
 
-def test_events_and_bytes_of_one_subject_are_told_apart() -> None:
+def test_events_and_bytes_of_one_subject_have_separate_counts() -> None:
     limits: Any = {"device_events_per_s": 16, "device_event_bytes_per_s": 160}
     rates = Rates(Settings(**limits), ManualClock(NOW_MS).now_s)
     rates.take(DEVICE, 2)
     rates.take_bytes(DEVICE, 20)
-    second, fresh = rates.untold()
-    assert {rate_key(use, second): amount for use, amount in fresh} == {
+    second, unpublished = rates.take_unpublished()
+    assert {rate_key(use, second): amount for use, amount in unpublished} == {
         "hw:{p1}:rate:device:10:1000": 2,
         "hw:{p1}:rate:event_bytes:device:10:1000": 20,
     }
@@ -212,8 +212,8 @@ def test_idempotency_keys_are_counted_for_as_long_as_they_are_remembered() -> No
     with pytest.raises(TooManyRequests) as refused:
         rates.take_keys(OTHER_DEVICE)
     assert refused.value.data == {"limit": "project_idempotency_keys", "most": 4}
-    second, fresh = rates.untold()
-    assert {rate_key(use, second): amount for use, amount in fresh} == {
+    second, unpublished = rates.take_unpublished()
+    assert {rate_key(use, second): amount for use, amount in unpublished} == {
         "hw:{p1}:rate:idempotency_keys:device:10:1": 3,
         "hw:{p1}:rate:idempotency_keys:user:12:1": 1,
         "hw:{p1}:rate:idempotency_keys:project:1": 4,

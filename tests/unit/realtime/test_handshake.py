@@ -14,7 +14,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import PermissionDenied, Unavailable
 from homewire.limits.connections import ConnectionLimits
 from homewire.presence.connected import ConnectedDevices
-from homewire.realtime.handshake import Claim, Gateway, reserve
+from homewire.realtime.handshake import Authorized, Gateway, reserve
 from homewire.realtime.subscription import Subscription
 from homewire.sessions.deadlines import ActiveKeys, Deadlines
 from homewire.sessions.expiry import SocketExpiry
@@ -44,7 +44,7 @@ class Scene:
         self.changes: dict[str, list[tuple[int, ...] | None]] = {}
         """What the homes become when a step is come to; None: the user may not listen any more."""
 
-    async def look_up(self, at_version: int) -> Claim:
+    async def authorize(self, at_version: int) -> Authorized:
         self.looked_up.append(at_version)
         if self.homes is None:
             raise PermissionDenied
@@ -61,9 +61,14 @@ class Scene:
             self.counts.count_record(USER.id)
 
     async def reserve(self) -> None:
-        admission = ConnectionLimits(self.core, Settings())
+        connection_limits = ConnectionLimits(self.core, Settings())
         await reserve(
-            self.core, cache_versions(self.counts), admission, self.look_up, "127.0.0.1", self.observe
+            self.core,
+            cache_versions(self.counts),
+            connection_limits,
+            self.authorize,
+            "127.0.0.1",
+            self.observe,
         )
 
     def reservations(self) -> int:
@@ -80,13 +85,15 @@ async def test_reconnecting_device_stays_connected_in_any_order_of_events(core: 
     )
     device = Principal(PrincipalKind.DEVICE, 1, 9, 0)
 
-    async def look_up(_as_of: int) -> Claim:
+    async def authorize(_as_of: int) -> Authorized:
         return device, Subscription("command", (device.id,))
 
     async def reserved() -> int:
-        admission = ConnectionLimits(core, Settings())
+        connection_limits = ConnectionLimits(core, Settings())
         return (
-            await reserve(core, cache_versions(counts), admission, look_up, None, None, gateway.reserved)
+            await reserve(
+                core, cache_versions(counts), connection_limits, authorize, None, None, gateway.reserved
+            )
         )[0]
 
     last = await reserved()
@@ -149,7 +156,7 @@ async def test_change_in_a_later_round_is_seen_too(core: Core) -> None:
     assert scene.reservations() == 5
 
 
-async def test_change_during_the_second_look_up_is_seen_too(core: Core) -> None:
+async def test_change_during_the_second_authorize_is_seen_too(core: Core) -> None:
     scene = Scene(core)
     scene.changes = {"authorise": [(1, 2)], "look up": [(1,), (1, 2, 3)]}
     await scene.reserve()
