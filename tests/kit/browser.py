@@ -11,7 +11,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from homewire.server.browser import HOST_SESSION, SESSION
+from homewire.server.browser import HOST_SESSION_COOKIE, SESSION_COOKIE
 from kit.accounts import Accounts
 from kit.node import NodeProcess
 from kit.tenant import Reply
@@ -38,7 +38,7 @@ class Browser:
         """`body` as it is, or as JSON; cookies as a browser has them, before and after."""
         sent = {**JSON, "Host": self.host, **{name.replace("_", "-"): text for name, text in headers.items()}}
         if self.cookie:
-            sent["Cookie"] = f"{SESSION}={self.cookie}"
+            sent["Cookie"] = f"{SESSION_COOKIE}={self.cookie}"
         data = body if body is None or isinstance(body, bytes) else orjson.dumps(body)
         async with self.http.request(method, path, headers=sent, data=data) as answer:
             content = await answer.read()
@@ -52,7 +52,7 @@ class Browser:
 def cookie_of(reply: Reply) -> Morsel[str] | None:
     """The session's cookie, as the answer sets it."""
     jar: SimpleCookie = SimpleCookie(reply.headers.get("Set-Cookie", ""))
-    return jar.get(SESSION) or jar.get(HOST_SESSION)
+    return jar.get(SESSION_COOKIE) or jar.get(HOST_SESSION_COOKIE)
 
 
 @asynccontextmanager

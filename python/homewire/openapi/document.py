@@ -19,7 +19,7 @@ from homewire.openapi.fields import described, example, parameter, samples
 from homewire.rest.operation import TEXTS, Access, BodyKind, Endpoint
 from homewire.rest.shapes import SHAPES, ErrorShape
 from homewire.server.answers import AUTH_KEY, RANGE, USER_ID
-from homewire.server.browser import HOST_SESSION, SESSION
+from homewire.server.browser import HOST_SESSION_COOKIE, SESSION_COOKIE
 from homewire.server.requests import LARGEST_ID
 from homewire.webhooks.client import HEADER
 
@@ -135,10 +135,10 @@ _HEADERS: Final[Part] = {
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
     "SessionCookie": {
-        "description": f"The cookie {SESSION} (by https {HOST_SESSION}) with the key of the new session, "
-        "or expired.",
+        "description": f"The cookie {SESSION_COOKIE} (by https {HOST_SESSION_COOKIE}) with the key of the "
+        "new session, or expired.",
         "required": True,
-        "schema": {"type": "string", "pattern": f"^(__Host-)?{SESSION}="},
+        "schema": {"type": "string", "pattern": f"^(__Host-)?{SESSION_COOKIE}="},
     },
     "Allow": {
         "description": "The methods that the path has.",
@@ -160,7 +160,7 @@ _SECURITY_SCHEMES: Final[Part] = {
     "sessionCookie": {
         "type": "apiKey",
         "in": "cookie",
-        "name": SESSION,
+        "name": SESSION_COOKIE,
         "description": "The key of a session, as a login of the session APIs sets it for browsers.",
     },
     "sessionKey": {

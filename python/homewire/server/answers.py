@@ -1,10 +1,4 @@
-"""Answers that are whole when they are made.
-
-Answers that are the same for everybody: made once, kept compressed, not sent to who has them; and which
-answers may be compressed at all.
-
-Names of headers that are ours, and what all answers say.
-"""
+"""HTTP answers with a complete body, their common headers, and their compression."""
 
 from __future__ import annotations
 
@@ -26,7 +20,7 @@ JSON: Final = "application/json"
 
 
 class HandedOff(web.StreamResponse):
-    """The answer to a request whose socket aiohttp has handed to the core: nothing is sent."""
+    """The answer to a request whose socket belongs to the core now: nothing is sent."""
 
     async def prepare(self, _request: web.BaseRequest) -> AbstractStreamWriter | None:
         return None
@@ -36,7 +30,7 @@ class HandedOff(web.StreamResponse):
 
 
 def json_answer(status: int, content: Any, headers: Mapping[str, str] | None = None) -> web.Response:
-    """JSON. With `Connection: close` among `headers` the connection ends with it."""
+    """An answer in JSON. With `Connection: close` in `headers` it is the last one of its connection."""
     response = web.Response(status=status, body=orjson.dumps(content), content_type=JSON, headers=headers)
     if headers and headers.get("Connection") == "close":
         response.force_close()
@@ -44,15 +38,15 @@ def json_answer(status: int, content: Any, headers: Mapping[str, str] | None = N
 
 
 def error_answer(error: RequestError) -> web.Response:
-    """An error as the MODE resources answer it: JSON ``{"reason", "data"}``."""
+    """An error in the format of the API: JSON ``{"reason", "data"}``."""
     return json_answer(error.status, {"reason": error.reason, "data": error.data}, error.headers)
 
 
 class WholeAnswer(web.StreamResponse):
-    """Head and body in one write, for clients that keep their connection. No header can be added to it.
+    """An answer whose head and body are one write, for clients that keep their connection.
 
-    aiohttp makes a head header by header, which was a tenth of the time of a read; of this one all but the
-    length is made once a second.
+    No header can be added to it. aiohttp makes a head header by header, which was a tenth of the time of a
+    GET. Here the head, except for the length, is made once a second.
     """
 
     def __init__(self, status: int, body: bytes | None) -> None:
@@ -61,7 +55,7 @@ class WholeAnswer(web.StreamResponse):
         self._keep_alive = True
 
     def force_close(self) -> None:
-        """Say that the connection ends with it."""
+        """Make this the last answer of the connection."""
         self._whole = self._whole.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
         super().force_close()
 
@@ -70,27 +64,33 @@ class WholeAnswer(web.StreamResponse):
         return bool(self._keep_alive)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
-        """Write all of it. Raises ConnectionError when the client is gone."""
+        """Write head and body. Raises ConnectionError when the client is gone."""
         writer: AbstractStreamWriter = request.writer
         await writer.write(self._whole)
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """The response was complete. Without reading, a client gets no further ones: see `server.http`."""
+        """Nothing is left to write. A client that does not read gets no further answers: see
+        `server.http`."""
 
 
 def whole_answer(request: web.Request, status: int, body: bytes | None = None) -> web.StreamResponse:
-    """JSON, or (204 only) no body, in as few steps as the client allows."""
+    """An answer in JSON, or without a body (204 only), in one write if the request allows that."""
     small = body is None or len(body) <= PIECE
-    if small and request.keep_alive and request.version == HttpVersion11 and not _wants_more(request, body):
+    if (
+        small
+        and request.keep_alive
+        and request.version == HttpVersion11
+        and not _needs_headers(request, body)
+    ):
         return WholeAnswer(status, body)
     if body is None:
         return web.Response(status=status)
     return web.Response(status=status, body=body, content_type=JSON)
 
 
-def _wants_more(request: web.Request, body: bytes | None) -> bool:
-    """Whether an answer says what depends on the request: a browser's has an origin or a cookie."""
+def _needs_headers(request: web.Request, body: bytes | None) -> bool:
+    """Whether the answer has headers that depend on the request, e.g. for a browser's origin or cookie."""
     headers = request.headers
     if body is not None and len(body) > SHORTEST_COMPRESSED and hdrs.ACCEPT_ENCODING in headers:
         return True
@@ -98,7 +98,7 @@ def _wants_more(request: web.Request, body: bytes | None) -> bool:
 
 
 _heads: dict[int, tuple[int, bytes]] = {}
-"""By status: the second that it was made in, and a head without what is said of a body."""
+"""By status: the second in which the head was made, and the head without headers of a body."""
 
 
 def _head(status: int) -> bytes:
@@ -106,8 +106,8 @@ def _head(status: int) -> bytes:
     made_in, head = _heads.get(status, (0, b""))
     if made_in != now:
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-        said = any_origin(status) if status == 204 else {**any_origin(status), **PRIVATE}
-        lines += [f"{name}: {value}" for name, value in said.items()]
+        headers = any_origin(status) if status == 204 else {**any_origin(status), **PRIVATE}
+        lines += [f"{name}: {value}" for name, value in headers.items()]
         lines += [f"Date: {formatdate(now, usegmt=True)}", f"Server: {SERVER}", ""]
         head = "\r\n".join(lines).encode()
         _heads[status] = now, head
@@ -119,13 +119,13 @@ def _body(body: bytes) -> bytes:
 
 
 SHORTEST_COMPRESSED: Final = 1_024
-"""Bytes. Of less, compression saves no packet."""
+"""In bytes. Compressing a shorter answer saves no packet."""
 COMPRESSED_TYPES: Final = frozenset({"application/json", "text/html", "text/plain"})
 _CODINGS: Final = (ContentCoding.gzip, ContentCoding.deflate)
 
 
 def accepted_coding(request: web.BaseRequest) -> ContentCoding | None:
-    """How an answer may be compressed (RFC 9110 12.5.3); None: not at all."""
+    """The compression that the client accepts (RFC 9110 12.5.3), or None."""
     weights: dict[str, float] = {}
     for each in request.headers.get(hdrs.ACCEPT_ENCODING, "").lower().split(","):
         name, _, parameter = each.partition(";")
@@ -141,12 +141,12 @@ def accepted_coding(request: web.BaseRequest) -> ContentCoding | None:
 
 
 def may_be_compressed(request: web.BaseRequest, response: web.StreamResponse) -> bool:
-    """Whether an answer is long enough to be compressed, and tells nobody a secret by its length.
+    """Whether an answer is long enough to be compressed, and its length cannot reveal a secret.
 
-    BREACH (CVE-2013-3587) reads a secret out of the lengths of compressed answers: a page of another origin
-    has the browser ask again and again, with the browser's own credentials, for an answer that has the secret
-    and a text of the page's choice. So nothing that was asked for with a cookie is compressed, and no answer
-    to what makes or changes something, where keys are.
+    The attack BREACH (CVE-2013-3587) finds a secret by the lengths of compressed answers. A page of another
+    origin makes the browser send many requests with the browser's credentials. The answer has the secret, and
+    a text that the page chose. So no answer to a request with a cookie is compressed, and none to a request
+    that creates or changes something, which may have keys.
     """
     headers = response.headers
     if request.method != hdrs.METH_GET or response.status != 200 or hdrs.ETAG in headers:
@@ -158,33 +158,34 @@ def may_be_compressed(request: web.BaseRequest, response: web.StreamResponse) ->
 
 
 SERVER: Final = "homewire"
-"""The value of `Server`: no version, of this or of what it is made with."""
+"""The value of the header `Server`. It names no versions."""
 AUTH_KEY: Final = "X-Auth-Token"
-"""A session's key, with its user's id in `USER_ID` (spec 004)."""
+"""The header with the key of a session; `USER_ID` has the id of its user (spec 004)."""
 USER_ID: Final = "X-User-Id"
 RANGE: Final = "vnd.tinkermode.range"
-"""Of a list: `<first>-<last>/<how many there are>`."""
+"""The header of a list: `<first>-<last>/<number of items>`."""
 
 ANSWER_HEADERS: Final = (RANGE, "Retry-After", "Location", "ETag", "WWW-Authenticate")
-"""What a page of another origin may read beyond what every page may."""
-_ON_ANY: Final[Mapping[str, str]] = {
+"""Headers that a page of another origin may read, besides those that every page may read."""
+_ANY_ORIGIN: Final[Mapping[str, str]] = {
     hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
     hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: ", ".join(ANSWER_HEADERS),
 }
-_ON_204: Final[Mapping[str, str]] = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*"}
+_ANY_ORIGIN_204: Final[Mapping[str, str]] = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*"}
 
 
 PRIVATE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
-"""On each answer with a body, unless it says something else: most have keys, or what is of people."""
+"""Headers of each answer with a body, unless it has its own: most contain keys or personal data."""
 CHALLENGE: Final = 'Bearer realm="homewire"'
-"""The value of WWW-Authenticate, which each 401 has (RFC 9110 11.6.1). No browser asks its user for that."""
+"""The value of WWW-Authenticate, which each 401 has (RFC 9110 11.6.1). Browsers show no dialog for it."""
 
 
 def any_origin(status: int) -> Mapping[str, str]:
-    """What lets pages of any origin read an answer. On a 204, the answer to every event, one header alone."""
-    return _ON_204 if status == 204 else _ON_ANY
+    """The headers that let pages of any origin read an answer. A 204, the answer to each event, has only
+    one."""
+    return _ANY_ORIGIN_204 if status == 204 else _ANY_ORIGIN
 
 
 def names_key(request: web.Request) -> bool:
-    """Whether a header names a key: the client means it, as no browser adds one by itself."""
+    """Whether a header has a key. Browsers add none by themselves, so the client sent it on purpose."""
     return hdrs.AUTHORIZATION in request.headers or AUTH_KEY in request.headers

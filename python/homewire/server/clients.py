@@ -1,16 +1,16 @@
-"""Which address a request comes from: the TCP peer's, or what a trusted proxy says of its client.
+"""The address of the client that sent a request: that of the TCP peer, or the one that a trusted proxy names.
 
-The peer is known for each connection. Only the headers of a trusted proxy are read, from the right, because
-each proxy appends what it saw and everything further left may be forged:
+Only headers of a trusted proxy are read. They are read from the right, because each proxy appends an address,
+and everything further left may be forged:
 
 - several header lines are one list, in their order;
 - addresses of trusted proxies are passed over, and the first other address is the client's;
-- what is no address (`unknown`, an obfuscated `_name`, garbage) ends the search: the client is then the proxy
-  that wrote it. So it is if the header is missing;
-- if all are trusted, the leftmost is the client;
+- an element without an address (`unknown`, an obfuscated `_name`, an invalid text) ends the search. The
+client then has the address of the proxy that wrote the element, and also if the header is missing;
+- if all addresses are trusted, the leftmost is the client;
 - ports are ignored, IPv6 may stand in brackets, and an IPv4-mapped address is the IPv4 address.
 
-Only the header of the setting `forwarded_header` counts: a proxy passes on the other one as it came.
+Only the header of the setting `forwarded_header` is read: a proxy passes the other one on unchanged.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ FORWARDED_PROTO: Final = "X-Forwarded-Proto"
 FORWARDED_FOR: Final = "x-forwarded-for"
 """The value of the setting for the header that proxies write by default."""
 LONGEST_NODE: Final = 64
-"""Characters of an address with brackets and port; nothing longer is one."""
-REMEMBERED: Final = 4096
-"""Spellings of addresses whose meaning is remembered."""
+"""Characters of the longest address with brackets and port."""
+CACHED: Final = 4096
+"""Parsed texts of addresses that are cached."""
 
 
 class TrustedProxies:
-    """The setting `trusted_proxies`: whose word on their clients is taken."""
+    """The proxies of the setting `trusted_proxies`, whose headers are read."""
 
     def __init__(
         self, networks: Sequence[IPv4Network | IPv6Network] = (), header: str = FORWARDED_FOR
     ) -> None:
         self._networks = tuple(networks)
         self._header = header
-        self._parsed = lru_cache(maxsize=REMEMBERED)(self._parse)
+        self._parsed = lru_cache(maxsize=CACHED)(self._parse)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """As the settings have it."""
+        """The proxies of the settings."""
         return cls(listed_networks(settings.trusted_proxies), settings.forwarded_header)
 
     def __bool__(self) -> bool:
         return bool(self._networks)
 
     def trusts(self, address: str) -> bool:
-        """Whether this is the address of a trusted proxy."""
+        """Whether the address is of a trusted proxy."""
         return bool(self._networks) and self._parsed(address)[1]
 
     def peer(self, address: str) -> Peer:
-        """A connection from this address."""
+        """The peer of a connection from this address."""
         return Peer(address, self if self.trusts(address) else None)
 
     def client(self, headers: MultiMapping[str], proxy: str) -> str:
-        """The client's address by the headers that the trusted `proxy` sent."""
+        """The address of the client, from the headers of the trusted `proxy`."""
         found = proxy
         for node in self._nodes(headers):
             address, trusted = self._parsed(node)
@@ -75,7 +75,7 @@ class TrustedProxies:
         return found
 
     def by_https(self, headers: MultiMapping[str]) -> bool:
-        """Whether the nearest proxy says that it was reached by https."""
+        """Whether the nearest proxy was reached by https, as its headers have it."""
         if self._header == FORWARDED_FOR:
             scheme = ",".join(headers.getall(FORWARDED_PROTO, ())).rpartition(",")[2]
         else:
@@ -83,7 +83,7 @@ class TrustedProxies:
         return scheme.strip().lower() == "https"
 
     def _nodes(self, headers: MultiMapping[str]) -> Iterator[str]:
-        """What stands for a client or proxy in the header, from the right."""
+        """The elements of the header that name a client or proxy, from the right."""
         if self._header != FORWARDED_FOR:
             for element in _elements(headers):
                 yield _parameter(element, "for")
@@ -95,7 +95,7 @@ class TrustedProxies:
             rest = before if comma else None
 
     def _parse(self, node: str) -> tuple[str | None, bool]:
-        """The address that a node stands for (None: no address), and whether it is a trusted proxy's."""
+        """The address of an element (None: no address), and whether it is of a trusted proxy."""
         address = address_of(node)
         if address is None:
             return None, False
@@ -109,13 +109,13 @@ class Peer:
 
     address: str
     proxies: TrustedProxies | None = None
-    """Set if this is a trusted proxy: knows how to read its headers."""
+    """Set if the peer is a trusted proxy; they read its headers."""
 
 
 def client_address(request: web.BaseRequest) -> str | None:
-    """The address of the client that a request comes from; None if its connection was gone at once.
+    """The address of the client that sent a request; None if its connection was closed at once.
 
-    Limits, sessions, events and logs use this one.
+    Limits, sessions, events and logs use it.
     """
     peer = getattr(request.protocol, "peer", None)
     if type(peer) is not Peer:
@@ -126,7 +126,7 @@ def client_address(request: web.BaseRequest) -> str | None:
 
 
 def by_https(request: web.BaseRequest) -> bool:
-    """Whether the request came by https, to this node or to a trusted proxy before it."""
+    """Whether the client sent the request by https, to this node or to a trusted proxy."""
     if request.secure:
         return True
     peer = getattr(request.protocol, "peer", None)
@@ -136,7 +136,7 @@ def by_https(request: web.BaseRequest) -> bool:
 def address_of(node: str) -> str | None:
     """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
 
-    None for everything else.
+    None for any other text.
     """
     text = node.strip()
     if len(text) > LONGEST_NODE or "%" in text:
@@ -173,7 +173,7 @@ def _elements(headers: MultiMapping[str]) -> Iterator[str]:
 
 
 def _parameter(element: str, wanted: str) -> str:
-    """The value of a parameter of an element; empty if it is not there, or there more than once."""
+    """The value of a parameter of an element; empty unless the element has the parameter once."""
     found = []
     for pair in _parts(element, ";"):
         name, _, value = pair.strip().partition("=")
@@ -184,9 +184,9 @@ def _parameter(element: str, wanted: str) -> str:
 
 
 def _parts(text: str, separator: str) -> Iterator[str]:
-    """What stands between separators that are in no quoted string, the rightmost first.
+    """The parts between separators that are not in a quoted string, the rightmost first.
 
-    Read from the right, so that an open quote in what a client sent does not swallow what a proxy appended.
+    The text is read from the right, so that an open quote of a client does not hide what a proxy appended.
     """
     end, quoted = len(text), False
     for at in range(len(text) - 1, -1, -1):

@@ -1,22 +1,21 @@
-"""TCP connections that HTTP has: so many from an address, and room for others made when descriptors run out.
+"""Bounds of HTTP connections: for each address, for the descriptors of the node, and for slow request heads.
 
-Sockets in the core are counted there (`ConnectionLimits`). Everything else costs a descriptor, needs no key,
-so that one address could otherwise hold all of them. Two bounds stand against that:
+Connections of the core are limited by `ConnectionLimits`. An HTTP connection needs no key and takes a
+descriptor, so one address could take all of them. Two bounds prevent that:
 
-- an address has at most `most` connections, and never more than a quarter of what descriptors allow;
-- the last `reserve` descriptors are the node's own, for Redis, files and handoffs. A connection that would
-  take one of them takes the place of another that does nothing: the one that has been idle for longest, else
-  the one that has kept the node waiting for its request for longest. If there is none, it is closed.
+- An address has at most `most` connections, and at most a quarter of the descriptors for clients.
+- The last `reserve` descriptors are for Redis, files and handoffs. When a new connection would take one of
+them, the node closes another connection: the one that has been idle for longest, else the one whose request
+head has been incomplete for longest. If there is none, the new connection is closed.
 
-The kernel gives the lowest free descriptor, hence a number within the reserve says that all others are in
-use. A lower one says little afterwards, because what was let into the reserve stays: until a count shows
-that there is room again, each new connection takes the place of another.
+The kernel assigns the lowest free descriptor. So a number within the reserve tells that all others are in
+use. Afterwards a lower number does not tell that the reserve is free, because connections that got a
+descriptor of the reserve keep it. Until a count of all descriptors shows that it is free, each new connection
+replaces another one.
 
-Connections whose next request head is awaited: for `timeout_s` from the first word, not from the last.
-
-A client that sends a byte now and then is cut as one that sends none: nothing but the whole head counts.
-All deadlines are equally far, so those who wait are in the order of their deadlines, and one timer
-serves all of them.
+A request head must be complete `timeout_s` after its first byte, also if the client sends a byte now and
+then. All heads have the same timeout. So connections in the order of their first bytes are in the order of
+their deadlines, and one timer is enough.
 """
 
 from __future__ import annotations
@@ -34,22 +33,23 @@ from homewire.machine import open_file_limit
 from homewire.server.clients import Peer
 
 SHARE: Final = 4
-"""An address gets at most this part of the descriptors that clients may have; so does the reserve of all."""
+"""An address has at most a quarter of the descriptors for clients; the reserve is at most a quarter of
+all."""
 COUNT_EVERY_S: Final = 1.0
 REFUSAL_DELAY_S: Final = 1.0
-"""A 429 is answered this late, and a refused connection is closed this late: a client that does not wait
-would come back at once, and a refusal costs the loop as much as a small answer. The client's connections
-bound how many 429s are delayed, `DelayedCloses` bounds the connections."""
+"""The delay of a 429, and of closing a refused connection. A client that does not wait would otherwise repeat
+its request at once, and a refusal costs the event loop as much as a small answer. The connections of the
+client bound the number of delayed answers, `DelayedCloses` bounds the connections."""
 DELAYED_CLOSES: Final = 1_024
 DELAYED_SHARE: Final = 16
-"""Refused connections that are open have at most this part of the descriptors."""
+"""Refused connections that are open have at most a sixteenth of the descriptors."""
 ADDRESS_LIMIT: Final = "address_tcp_connections"
 RESERVE: Final = "descriptor_reserve"
 EndOldest: TypeAlias = Callable[[], bool]
 
 
 class Place:
-    """The place that one connection has among those of its address; given back once."""
+    """The place of a connection among those of its address. It can be left once."""
 
     __slots__ = ("_connections", "_network")
 
@@ -58,7 +58,7 @@ class Place:
         self._network = network
 
     def leave(self) -> None:
-        """The connection ended, or is not HTTP's any more."""
+        """The connection ended, or was handed to the core."""
         if self._connections is not None:
             self._connections.left(self._network)
             self._connections = None
@@ -68,7 +68,7 @@ UNCOUNTED: Final = Place(None, "")
 
 
 class DelayedCloses:
-    """Refused connections until they are closed. Used from the event loop alone."""
+    """Refused connections that will be closed. Used from the event loop alone."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -79,8 +79,8 @@ class DelayedCloses:
         return len(self._open)
 
     def add(self, connection: socket.socket, most: int) -> None:
-        """Close the connection in `REFUSAL_DELAY_S`, or the oldest one now, so that no more than `most` are
-        open."""
+        """Close the connection in `REFUSAL_DELAY_S`. If more than `most` are open, the oldest is closed
+        now."""
         self._open.append((self._loop.time() + REFUSAL_DELAY_S, connection))
         while len(self._open) > most:
             self.close_oldest()
@@ -88,14 +88,14 @@ class DelayedCloses:
             self._timer = self._loop.call_at(self._open[0][0], self._close_due)
 
     def close_oldest(self) -> bool:
-        """Close the connection that was refused first; False if there is none."""
+        """Close the connection that was refused first. False if there is none."""
         if not self._open:
             return False
         self._open.popleft()[1].close()
         return True
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all refused connections."""
         while self.close_oldest():
             pass
         if self._timer is not None:
@@ -110,7 +110,7 @@ class DelayedCloses:
 
 
 class Connections:
-    """Those of one port. Used from the event loop alone. `most` 0: no limit for an address."""
+    """The connections of one port. Used from the event loop alone. With `most` 0 an address has no limit."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Connections:
         refusals: Counter[str] | None = None,
         clock: Clock = MACHINE_CLOCK,
     ) -> None:
-        """`refusals` counts connections that were closed at once, by the setting."""
+        """`refusals` counts connections that were refused, by the setting of the limit."""
         self._header_timeout = header_timeout
         self._most = most
         self._reserve = reserve
@@ -128,20 +128,21 @@ class Connections:
         self._refusals.update({ADDRESS_LIMIT: 0, RESERVE: 0})
         self._refused = DelayedCloses()
         self._held: dict[str, int] = {}
-        self._idle: dict[Cuttable, None] = {}
-        """Longest idle first."""
+        self._idle: dict[Abortable, None] = {}
+        """The connection that has been idle for longest comes first."""
         self.closing = False
-        """Whether the node ends: then each answer is the last of its connection."""
-        self._closed_for_room = 0
-        self._crowded = False
-        """Whether the reserve was touched, and no count has shown since that it is free."""
+        """Set when the node stops: then each answer is the last of its connection."""
+        self._evicted = 0
+        self._reserve_used = False
+        """Whether a descriptor of the reserve was used, and no count has shown since that the reserve is
+        free."""
         self._count_at = 0.0
         self._monotonic = clock.monotonic
 
     def has_place(self, peer: Peer) -> bool:
         """Whether the address of this peer may have one more connection.
 
-        A trusted proxy carries the connections of many: they are not counted by its address.
+        Connections of a trusted proxy are not counted, because they are of many clients.
         """
         if peer.proxies is not None or not self._most:
             return True
@@ -151,7 +152,7 @@ class Connections:
         return False
 
     def place(self, peer: Peer) -> Place | None:
-        """A place for a connection of this peer; None if its address has as many as it may."""
+        """Take a place for a connection of this peer; None if its address has none left."""
         if not self.has_place(peer):
             return None
         if peer.proxies is not None or not self._most:
@@ -161,130 +162,134 @@ class Connections:
         return Place(self, network)
 
     def refuse(self, connection: socket.socket) -> None:
-        """Close a connection that has no place, a little later."""
+        """Close a connection without a place after a delay."""
         self._refused.add(connection, min(DELAYED_CLOSES, self._descriptors() // DELAYED_SHARE))
 
     def close(self) -> None:
-        """The port closes: each answer is the last of its connection, and refused connections are closed."""
+        """The port closes: each answer is the last one of its connection, and refused connections are
+        closed."""
         self.closing = True
         self._refused.close()
 
     def left(self, network: str) -> None:
-        """A connection from this network gave up its place."""
+        """A connection from this network left its place."""
         held = self._held.pop(network) - 1
         if held:
             self._held[network] = held
 
     def make_room(self, descriptor: int, end_oldest: EndOldest) -> bool:
-        """Whether a new connection with this descriptor can stay, because there is room or some was made.
+        """Whether a new connection with this descriptor can stay. Closes another connection if that is
+        needed.
 
-        `end_oldest` ends the connection that has been in its handshake for longest, if there is one.
+        `end_oldest` closes the connection with the oldest TLS handshake or PROXY header, and tells whether
+        there was one.
         """
         ceiling = self._descriptors()
         if descriptor >= ceiling:
-            self._crowded = True
-        elif not self._crowded or self._has_room(ceiling):
+            self._reserve_used = True
+        elif not self._reserve_used or self._has_room(ceiling):
             return True
         if self._refused.close_oldest():
             return True
         if self._idle:
             idlest = next(iter(self._idle))
             del self._idle[idlest]
-            idlest.cut()
-        elif not (self._header_timeout.cut_oldest() or end_oldest()):
+            idlest.abort()
+        elif not (self._header_timeout.abort_oldest() or end_oldest()):
             if descriptor < ceiling:
                 return True
             self._refusals[RESERVE] += 1
             return False
-        self._closed_for_room += 1
+        self._evicted += 1
         return True
 
     def _has_room(self, ceiling: int) -> bool:
-        """Count all descriptors, but seldom: it takes some milliseconds where there are many."""
+        """Whether the reserve is free. Counts descriptors once a second at most: that takes some
+        milliseconds."""
         now = self._monotonic()
         if now >= self._count_at:
             self._count_at = now + COUNT_EVERY_S
-            self._crowded = len(os.listdir("/dev/fd")) >= ceiling
-        return not self._crowded
+            self._reserve_used = len(os.listdir("/dev/fd")) >= ceiling
+        return not self._reserve_used
 
-    def rests(self, connection: Cuttable) -> None:
+    def became_idle(self, connection: Abortable) -> None:
         """A connection that is kept alive waits for its next request."""
         self._idle[connection] = None
 
-    def stirs(self, connection: Cuttable) -> None:
-        """A request begins, or the connection ended."""
+    def became_busy(self, connection: Abortable) -> None:
+        """A request of the connection begins, or the connection ended."""
         self._idle.pop(connection, None)
 
     def metrics(self) -> Mapping[str, int]:
-        """For the metrics."""
+        """Values of `metrics.GAUGES` and `metrics.COUNTERS`."""
         return {
             "connections_idle": len(self._idle),
             "connections_refused_open": len(self._refused),
-            "connections_evicted": self._closed_for_room,
+            "connections_evicted": self._evicted,
         }
 
     def _descriptors(self) -> int:
-        """How many descriptors may be in use before the reserve is touched. The limit can change."""
+        """The number of descriptors for clients. The limit of the process can change."""
         limit = open_file_limit()[0]
         return limit - min(self._reserve, limit // SHARE)
 
 
-class Cuttable(Protocol):
-    """A connection that can be ended."""
+class Abortable(Protocol):
+    """A connection that can be closed at once."""
 
-    def cut(self) -> None:
-        """End it at once, without an answer."""
+    def abort(self) -> None:
+        """Close the connection at once, without an answer."""
         ...
 
 
 class RequestHeaderTimeout:
-    """Cuts who does not complete a head in time. Used from the event loop alone."""
+    """Closes connections whose request head is not complete in time. Used from the event loop alone."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
-        self._deadlines: dict[Cuttable, float] = {}
+        self._deadlines: dict[Abortable, float] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timed_out = 0
 
-    def expect(self, connection: Cuttable) -> None:
-        """A head is awaited from now on; of no effect if it is already."""
+    def expect(self, connection: Abortable) -> None:
+        """A head is expected from now on. No effect if one is expected already."""
         if connection in self._deadlines:
             return
         deadline = self._loop.time() + self._timeout_s
         self._deadlines[connection] = deadline
         if self._timer is None:
-            self._timer = self._loop.call_at(deadline, self._cut)
+            self._timer = self._loop.call_at(deadline, self._abort_late)
 
-    def came(self, connection: Cuttable) -> None:
+    def completed(self, connection: Abortable) -> None:
         """The head is complete, or the connection is gone."""
         self._deadlines.pop(connection, None)
 
-    def cut_oldest(self) -> bool:
-        """Cut the connection that has kept the node waiting for longest; False if none does."""
+    def abort_oldest(self) -> bool:
+        """Close the connection whose head has been expected for longest. False if there is none."""
         for connection in self._deadlines:
             del self._deadlines[connection]
-            connection.cut()
+            connection.abort()
             return True
         return False
 
     def close(self) -> None:
-        """Cut nobody any more."""
+        """Stop the timer."""
         self._deadlines.clear()
         if self._timer is not None:
             self._timer.cancel()
 
     def metrics(self) -> Mapping[str, int]:
-        """For the metrics."""
+        """Values of `metrics.GAUGES` and `metrics.COUNTERS`."""
         return {"request_headers_awaited": len(self._deadlines), "request_headers_timed_out": self._timed_out}
 
-    def _cut(self) -> None:
+    def _abort_late(self) -> None:
         self._timer = None
         now = self._loop.time()
         for connection, deadline in list(self._deadlines.items()):
             if deadline > now:
-                self._timer = self._loop.call_at(deadline, self._cut)
+                self._timer = self._loop.call_at(deadline, self._abort_late)
                 return
             del self._deadlines[connection]
             self._timed_out += 1
-            connection.cut()
+            connection.abort()

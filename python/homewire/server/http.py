@@ -1,4 +1,4 @@
-"""The HTTP server: aiohttp with errors in the format of the API, and no byte of a URL in any log."""
+"""The HTTP server: aiohttp with errors in the format of the API, and without URLs in logs."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
-"""They change nothing, so that their answers may be refused."""
+"""These methods change nothing, so that their answers may be refused."""
 _METHOD: Final = re.compile(r"[A-Za-z][!#$%&'*+.^_`|~0-9A-Za-z-]{0,31}")
 NO_CONTENT: Final = 204
 UNAUTHORIZED: Final = 401
 Render = Callable[[web.Request, RequestError], web.Response]
-"""How an error looks at the path that was asked."""
+"""Makes the answer to a request that ended in an error."""
 
 
 def render_errors(render: Render, count: Callable[[web.Request], None] | None = None) -> Any:
-    """The middleware that renders every error that a handler raises, and those of routing.
+    """The middleware that renders the errors of handlers and of routing.
 
-    `count` is told of each request first, and raises TooManyRequests for one too many. A probe beyond the
+    `count` is called for each request first, and raises TooManyRequests beyond the limit. A probe beyond the
     limit is only delayed. Every 429 is answered `REFUSAL_DELAY_S` later.
     """
 
@@ -86,7 +86,7 @@ def render_errors(render: Render, count: Callable[[web.Request], None] | None = 
         except ConnectionResetError:
             raise
         except Exception:
-            # The path template only: a real path or query may carry a key.
+            # Only the template of the path is logged: a path or query may have a key.
             resource = request.match_info.route.resource
             logger.exception("request failed", extra={"route": resource.canonical if resource else None})
             return render(request, InternalError())
@@ -95,9 +95,9 @@ def render_errors(render: Render, count: Callable[[web.Request], None] | None = 
 
 
 def _refuse_other_host(request: web.Request) -> None:
-    """Raise InvalidInput if a target in absolute form is for another host than Host says.
+    """Raise InvalidInput if a target in absolute form and the header Host name different hosts.
 
-    RFC 9112 section 3.2.2 lets the target win. A proxy may have looked at the header, so none wins here.
+    RFC 9112 section 3.2.2 lets the target win. But a proxy may have used the header, so both must agree here.
     """
     target, host = origin_of(request.raw_path), request.headers.get(hdrs.HOST, "")
     if target is not None and target != origin_of(f"{target.partition(':')[0]}://{host}"):
@@ -105,60 +105,61 @@ def _refuse_other_host(request: web.Request) -> None:
 
 
 class QuietRequestHandler(RequestHandler):
-    """Answers what aiohttp's parser refuses in our shape, and has `RequestHeaderTimeout` time its heads.
+    """A connection. It answers invalid requests in the format of the API, without logging them, and has its
+    request heads timed by `RequestHeaderTimeout`.
 
-    aiohttp logs such a request with its first bytes, and those may be a key in a URL.
+    aiohttp logs an invalid request with its first bytes, which may contain a key.
     """
 
     def __init__(self, server: QuietServer, peer: Peer, left: Callable[[], None], **options: Any) -> None:
         super().__init__(server, **options)
         self.peer = peer
-        """The other end of the connection (`http.clients`)."""
+        """The other end of the connection (`server.clients`)."""
         self._left = left
         self._options = server.http_options
         self._answers = server.http_options.answers
         self._header_timeout = server.header_timeout
         self._connections = server.bounds
         self._body: StreamReader = EMPTY_PAYLOAD
-        """Of the last request that began."""
+        """The body of the last request."""
         self._answering = False
         self._early = False
-        """Whether something of a next request came while one was being answered."""
+        """Whether bytes of the next request came while a request was answered."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A connection without a word waits for its head too."""
+        """The first head is expected as soon as the connection is open."""
         self._header_timeout.expect(self)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """There is nothing to time any more."""
-        self._header_timeout.came(self)
-        self._connections.stirs(self)
+        """Stop timing, and leave the place of the address."""
+        self._header_timeout.completed(self)
+        self._connections.became_busy(self)
         self._left()
         super().connection_lost(exc)
 
-    def cut(self) -> None:
-        """End the connection at once: a client that answers nothing can't delay it, not even with TLS."""
+    def abort(self) -> None:
+        """Close the connection at once, without the closing handshake of TLS, which a client could delay."""
         transport = self.transport
         self.force_close()
         if transport is not None:
             transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes that belong to no body are the beginning of a head, or more of it."""
-        # aiohttp calls this with nothing when it reads on after a pause.
+        """Bytes after the end of a body are of a request head."""
+        # aiohttp calls this without data when it resumes reading.
         if data and self._body.is_eof():
             if self._answering:
                 self._early = True
             else:
-                self._connections.stirs(self)
+                self._connections.became_busy(self)
                 self._header_timeout.expect(self)
         super().data_received(data)
 
     def request_begins(self, body: StreamReader) -> None:
-        """A head is complete, and its request is the next to be answered."""
-        self._header_timeout.came(self)
-        self._connections.stirs(self)
+        """A request head is complete, and its request is handled next."""
+        self._header_timeout.completed(self)
+        self._connections.became_busy(self)
         self._body = body
         self._answering = True
         self._early = False
@@ -166,13 +167,14 @@ class QuietRequestHandler(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Writes the answer; what came meanwhile is the head that is awaited now."""
+        """Write the answer. If bytes of the next request came in the meantime, its head is timed from now
+        on."""
         if isinstance(resp, web.HTTPExpectationFailed):
-            # aiohttp looks at this header before any middleware does.
+            # aiohttp checks this header before any middleware.
             resp = error_answer(InvalidInput("Expect", "must be 100-continue"))
         if self._connections.closing:
             resp.force_close()
-        # Here, and not in a signal of the application: this sees what the parser refused, too.
+        # Not in a signal of the application, which does not see requests that the parser refused.
         self._complete(request, resp)
         if type(resp) is WholeAnswer:
             outcome = await super().finish_response(request, resp, start_time)
@@ -188,11 +190,11 @@ class QuietRequestHandler(RequestHandler):
         if self._early:
             self._header_timeout.expect(self)
         else:
-            self._connections.rests(self)
+            self._connections.became_idle(self)
         return outcome
 
     def _complete(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
-        """What every answer says. One that is written whole says all of this itself."""
+        """Add the headers of every answer. A `WholeAnswer` has them already."""
         if type(response) is WholeAnswer:
             return
         headers = response.headers
@@ -219,7 +221,7 @@ class QuietRequestHandler(RequestHandler):
         if isinstance(body, bytes) and len(body) > PIECE:
             owners = request.get(OWNERS) or owners_of(None, request)
             try:
-                # Of a change the client is told in any case: it has happened.
+                # The answer to a change is never refused, because the change was made.
                 count = self._answers.admit if request.method in SAFE_METHODS else self._answers.count
                 outgoing = count(owners, len(body))
             except AnswersFull as error:
@@ -238,9 +240,9 @@ class QuietRequestHandler(RequestHandler):
                 return response, True
 
     async def _wait_for_client(self, request: web.BaseRequest) -> bool:
-        """Until it has taken what it was answered. Whether it is gone instead, or was cut because it did not.
+        """Wait until the client has taken its answer. Returns whether the connection is closed instead.
 
-        A client that asks on and on without reading would be answered into memory otherwise.
+        Otherwise the answers to a client that sends requests without reading would fill the memory.
         """
         with self._answers.count((), 0) as outgoing:
             try:
@@ -251,7 +253,8 @@ class QuietRequestHandler(RequestHandler):
         return False
 
     def log_exception(self, *args: Any, **options: Any) -> None:
-        """What aiohttp did not expect. A body whose encoding is damaged is no fault of the node."""
+        """Log an unexpected error. An invalid encoding of a body is a fault of the client, and logged as
+        debug."""
         error = options.get("exc_info")
         if isinstance(error, web.RequestPayloadError | HttpProcessingError):
             logger.debug("a body could not be read to its end: %s", type(error).__name__)
@@ -265,7 +268,7 @@ class QuietRequestHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 (aiohttp's signature; it quotes the request)
     ) -> web.StreamResponse:
-        """The answer to a request that could not be parsed, or whose handler broke."""
+        """The answer to a request that could not be parsed, or whose handler failed unexpectedly."""
         if request.writer.output_size > 0:
             raise ConnectionError("an answer was begun already")
         if status == 500:
@@ -286,9 +289,9 @@ def _unknown(request: web.Request) -> UnknownPath:
 
 
 def _names_method(message: str) -> bool:
-    """Whether what the parser took for a bad method is a request line with a method that it does not know.
+    """Whether the parser refused a request line because of an unknown method.
 
-    What follows a body that is longer than its Content-Length is none.
+    It also refuses bytes that follow a body longer than its Content-Length. These are no request line.
     """
     _, _, line = message.partition("b'")
     method, _, rest = line.partition(" ")
@@ -299,24 +302,24 @@ def _problem(exc: BaseException | None) -> str:
     if isinstance(exc, LineTooLong):
         return "the request line or a header is too long"
     # The usual cause is a client that counts its Content-Length in characters.
-    return "this is not HTTP/1.1 as RFC 9112 has it, or it follows a body longer than its Content-Length"
+    return "not valid HTTP/1.1 (RFC 9112), or bytes after a body that is longer than its Content-Length"
 
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """How a server treats its connections."""
+    """Options of the connections of a server."""
 
     request_line_bytes: int
     keep_alive_s: float = 75.0
-    """How long a connection may rest between two requests."""
+    """How long a connection may be idle between two requests."""
     hsts: str = ""
-    """What tells browsers to come by https alone; empty: nothing does."""
+    """The value of Strict-Transport-Security; empty: no such header."""
     any_origin: bool = True
-    """Whether pages of any origin may read its answers."""
+    """Whether pages of any origin may read the answers."""
     cookie_origins: frozenset[str] = frozenset()
-    """Whose pages may, also when they ask with a cookie."""
+    """Origins whose pages may also read answers to requests with a cookie."""
     answers: Answers = field(default_factory=Answers)
-    """How many bytes of answers may be held, and how fast they have to be taken."""
+    """The budget of unread answers, and the pace at which clients must read them."""
 
 
 class QuietServer(web.Server):
@@ -336,7 +339,7 @@ class QuietServer(web.Server):
         self.bounds = connections
 
     def serve(self, peer: Peer, left: Callable[[], None]) -> RequestHandler:
-        """The protocol of a new connection; `left` is called when it ended or was given away."""
+        """The protocol of a new connection. `left` is called when it ended, or was handed to the core."""
         return QuietRequestHandler(self, peer, left, loop=self._loop, **self._kwargs)
 
 
@@ -346,11 +349,10 @@ async def make_runner(
     header_timeout: RequestHeaderTimeout,
     connections: Connections | None = None,
 ) -> tuple[web.ServerRunner, QuietServer]:
-    """Starts `app` behind a `QuietServer`. Clean the runner up before `app.cleanup()`. Without `connections`
-    there are no bounds on them.
+    """Start `app` on a `QuietServer`. Without `connections` their number has no bounds.
 
-    aiohttp offers no way to name the handler class, so its own runner prepares the
-    application, and the finished handler and request factory move into our server.
+    The runner must be cleaned up before `app.cleanup()`. aiohttp has no option for the class of connections.
+    So its own runner prepares the application, and the `QuietServer` takes its handler and request factory.
     """
     prepared = web.AppRunner(app, access_log=None, handle_signals=False)
     await prepared.setup()

@@ -1,12 +1,10 @@
-"""The ports of a node with their TLS certificate, and the health checks that they serve.
+"""The two ports of a node, the TLS certificate of the public one, and their health checks.
 
-The certificate of the port: taken anew when its files change, and when the operator says so (SIGHUP).
+The certificate is loaded again when its files change, and on SIGHUP. New connections use the new certificate;
+open ones keep theirs. If the files are invalid, that is logged, and the old certificate stays in use.
 
-A new context serves the connections that come from then on; those that are open keep theirs. What can't be
-used is logged, and the old certificate stays.
-
-At the port there is a status and no more: what keeps a node from serving, and all of the metrics, would tell
-strangers about its insides.
+The public port shows only the status of a node. The reason why it cannot serve, and the metrics, are at the
+admin port.
 """
 
 from __future__ import annotations
@@ -42,7 +40,7 @@ async def open_port(
     server_limits: ServerLimits,
     tls: ssl.SSLContext | None,
 ) -> str:
-    """Serve `app` to clients; the URL under which this machine reaches it. Raises ConfigurationError."""
+    """Serve `app` at the public port. Returns its URL for this machine. Raises ConfigurationError."""
     options = HttpOptions(
         settings.request_line_bytes,
         settings.keep_alive_s,
@@ -62,7 +60,8 @@ async def open_port(
 async def open_admin_port(
     stack: AsyncExitStack, settings: Settings, app: web.Application, server_limits: ServerLimits
 ) -> str:
-    """Serve `app` to operators, and to no page of a browser; its URL. Raises ConfigurationError."""
+    """Serve `app` at the admin port, not for pages of browsers. Returns its URL. Raises
+    ConfigurationError."""
     options = HttpOptions(settings.request_line_bytes, any_origin=False)
     runner, server = await make_runner(app, options, server_limits.header_timeout)
     acceptor = Acceptor(settings.accepts_per_turn, settings.request_header_timeout_s)
@@ -83,34 +82,34 @@ async def _bind(
         return await acceptor.bind(host, port, backlog)
     except OSError as error:
         raise ConfigurationError(
-            f"can't listen on {host} port {port}: {error.strerror}. "
+            f"cannot listen on {host} port {port}: {error.strerror}. "
             f"Choose another --{port_flag} or --{host_flag}."
         ) from error
 
 
 CHECK_INTERVAL_S: Final = 2.0
-"""Files that were the same twice are complete: a certificate and its key are not replaced in one moment."""
+"""Files count as complete when two checks find the same: certificate and key are not replaced at once."""
 FileVersion: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
 _log = structlog.get_logger(__name__)
 
 
 class Certificate:
-    """That of a node that listens by `acceptor`; without TLS there is nothing to take anew."""
+    """The certificate of the public port, which listens with `acceptor`. Without TLS it has no effect."""
 
     def __init__(self, settings: Settings, acceptor: Acceptor) -> None:
         self._settings = settings
         self._acceptor = acceptor
-        self._taken = self._version()
+        self._loaded = self._version()
         if key_is_open(settings):
             _log.warning("tls.key_is_open", problem="every user of this machine can read the key")
 
     def reload(self) -> None:
-        """Take it anew, if there is one."""
+        """Load the certificate again, if there is one."""
         if self._settings.tls_cert is None:
             _log.info("reload", certificate="none")
             return
-        self._taken = self._version()
+        self._loaded = self._version()
         try:
             context = server_context(self._settings)
         except ConfigurationError as error:
@@ -120,12 +119,12 @@ class Certificate:
         _log.info("reload", certificate=str(self._settings.tls_cert))
 
     async def watch(self) -> None:
-        """Take it anew whenever its files have changed, until cancelled."""
-        seen = self._taken
+        """Load the certificate again whenever its files have changed, until cancelled."""
+        seen = self._loaded
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
             before, seen = seen, self._version()
-            if seen == before and seen != self._taken:
+            if seen == before and seen != self._loaded:
                 self.reload()
 
     def _version(self) -> FileVersion:
@@ -141,16 +140,16 @@ def _file_versions(path: Path | None) -> tuple[int, int, int] | None:
 
 
 Problem = Callable[[], str | None]
-"""What keeps this node from serving, None if nothing does."""
+"""The reason why this node cannot serve, or None."""
 
 
 def public_routes(problem: Problem) -> list[web.RouteDef]:
-    """What to mount at the URL root of the port."""
+    """The routes of the public port, to be mounted at the URL root."""
     return [web.get("/healthz", healthz), web.get("/readyz", partial(readyz, problem))]
 
 
 def admin_routes(problem: Problem, metrics: CollectorRegistry) -> list[web.RouteDef]:
-    """What to mount at the URL root of the admin port."""
+    """The routes of the admin port, to be mounted at the URL root."""
     return [
         web.get("/healthz", healthz),
         web.get("/readyz", partial(explained_readyz, problem)),
@@ -159,19 +158,19 @@ def admin_routes(problem: Problem, metrics: CollectorRegistry) -> list[web.Route
 
 
 async def healthz(_request: web.Request) -> web.Response:
-    """200 while the event loop turns."""
+    """200 while the event loop runs."""
     return web.json_response({"status": "ok"})
 
 
 async def readyz(problem: Problem, _request: web.Request) -> web.Response:
-    """200 when events can be taken and are delivered. Raises Unavailable otherwise."""
+    """200 if the node can accept and deliver events. Raises Unavailable otherwise."""
     if problem() is not None:
         raise Unavailable
     return web.json_response({"status": "ready"})
 
 
 async def explained_readyz(problem: Problem, _request: web.Request) -> web.Response:
-    """The same; Unavailable says why."""
+    """The same with a reason: Unavailable has the problem."""
     reason = problem()
     if reason is not None:
         raise Unavailable(problem=reason)
@@ -179,5 +178,5 @@ async def explained_readyz(problem: Problem, _request: web.Request) -> web.Respo
 
 
 async def expose(metrics: CollectorRegistry, _request: web.Request) -> web.Response:
-    """Prometheus' text format."""
+    """The metrics in Prometheus' text format."""
     return web.Response(body=generate_latest(metrics), headers={"Content-Type": CONTENT_TYPE_LATEST})

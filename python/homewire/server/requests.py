@@ -1,17 +1,11 @@
-"""Reading requests: ids in paths, queries, and bodies within a budget of memory.
+"""Reading requests: queries, ids in paths, and bodies within a budget of memory.
 
-The library leaves an escape that is not UTF-8 as it stands, so that `k%FCche`, Latin-1 for *küche*, would be
-the name `k%FCche`. It never raises.
+Escapes in a URL must be UTF-8. aiohttp does not raise for others and leaves them unchanged: `k%FCche`,
+Latin-1 for *küche*, would become the name `k%FCche`.
 
-Ids in paths.
-
-What a request announces counts at once, before any of it is read; what it does not announce (chunked
-bodies, compressed ones) counts as it comes. It counts until the request is answered, because until
-then the body, or what was made of it, is in memory.
-
-A bounded body, whatever the client does with it.
-
-Handlers around handlers, without a middleware that every other request would pay for.
+The length that a request announces counts against the budget before its body is read. A body without a length
+(chunked or compressed) counts as it is read. It counts until the request is answered, because until then it
+is in memory, or what was made of it.
 """
 
 from __future__ import annotations
@@ -42,17 +36,19 @@ def require_utf8_query(request: web.Request) -> None:
 
 
 def require_utf8_path(request: web.Request) -> None:
-    """Raises InvalidInput, naming the last part that varies, if an escape in the path is not UTF-8."""
+    """Raises InvalidInput, naming the last parameter of the path, if an escape in the path is not UTF-8."""
     raw = request.rel_url.raw_path
     if "%" in raw and not _is_utf8(raw):
-        # The parts before it are ids, which were read as numbers.
+        # The parameters before it are ids, which were parsed already.
         raise InvalidInput([*request.match_info, "path"][-2], _NOT_UTF8)
 
 
 def refuse_misspelt(request: web.Request, known: Iterable[str]) -> None:
-    """Raises InvalidInput for a parameter that is a known one but for case, `_` or `-`, or a missing `Id`.
+    """Raises InvalidInput for a parameter that differs from a known one only by case, `_`, `-` or a missing
+    `Id`.
 
-    Ignored like other unknown parameters, a misspelt filter would widen what is asked for.
+    If a misspelt filter were ignored like other unknown parameters, the result would have more than was
+    requested.
     """
     names = set(known)
     unknown = [name for name in request.query if name not in names]
@@ -62,7 +58,7 @@ def refuse_misspelt(request: web.Request, known: Iterable[str]) -> None:
     for name in unknown:
         right = meant.get(_folded(name))
         if right is not None:
-            raise InvalidInput(right, f"is spelled {right}: the query has another spelling of it")
+            raise InvalidInput(right, f"must be spelled {right}")
 
 
 def _folded(name: str) -> str:
@@ -81,9 +77,9 @@ LARGEST_ID: Final = 2**63 - 1
 
 
 def path_id(request: web.Request, name: str) -> int:
-    """The id in the path. Raises NotFound for what is no id: no such thing can exist."""
+    """The id in the path. Raises NotFound for any text that is not an id."""
     text = request.match_info[name]
-    # One spelling for each: rules by path, as of a proxy, could be walked around with another.
+    # An id has one spelling. Another one could bypass rules of a proxy that match paths.
     if not (text.isascii() and text.isdigit() and len(text) <= 19) or text.startswith("0"):
         raise NotFound
     value = int(text)
@@ -96,7 +92,7 @@ MEBIBYTE: Final = 1024 * 1024
 
 
 class BodiesFull(Unavailable):
-    """So many bytes of bodies are held already. What was not read of this one is not going to be."""
+    """The budget of bodies is used up. The rest of this body is not read."""
 
     def __init__(self) -> None:
         super().__init__(limit="request_bodies_bytes")
@@ -107,18 +103,18 @@ class BodiesFull(Unavailable):
 
 
 class BodyBudget:
-    """The sum over all requests, at most `limit` bytes. Used from the event loop alone."""
+    """The bodies of all requests, at most `limit` bytes. Used from the event loop alone."""
 
     def __init__(self, limit: int = 64 * MEBIBYTE) -> None:
         self._limit = limit
         self._held = 0
         self._sizes: dict[int, int] = {}
-        """By `id` of the request, which lives until it is answered: requests have no hash, and asking one
-        for a value that it does not have costs an exception."""
+        """By `id` of the request, which exists until it is answered. A request cannot be hashed, and looking
+        up a missing value of a request costs an exception."""
         self._refused = 0
 
     def hold(self, request: web.Request, size: int) -> None:
-        """This request's body takes `size` bytes in all, as far as is known. Raises BodiesFull."""
+        """Count `size` bytes in all for the body of this request. Raises BodiesFull."""
         more = size - self._sizes.get(id(request), 0)
         if more <= 0:
             return
@@ -129,11 +125,11 @@ class BodyBudget:
         self._sizes[id(request)] = size
 
     def released(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
-        """The same routes, whose requests hold nothing once they are answered."""
+        """The same routes; their handlers release the bytes of a request when it is answered."""
         return wrapped(routes, self._releasing)
 
     def metrics(self) -> Mapping[str, int]:
-        """For the metrics."""
+        """Values of `metrics.GAUGES` and `metrics.COUNTERS`."""
         return {"request_bodies_bytes": self._held, "request_bodies_refused": self._refused}
 
     def _releasing(self, handler: Handler) -> Handler:
@@ -147,7 +143,7 @@ class BodyBudget:
 
 
 class UnreadBody(InvalidInput):
-    """A body that was not read to its end: what follows on the connection cannot be a request."""
+    """A body was not read to its end, so the connection cannot be used for another request."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -156,20 +152,20 @@ class UnreadBody(InvalidInput):
 
 @dataclass(frozen=True, slots=True)
 class BodyReader:
-    """Reads bodies within bounds; times in seconds."""
+    """Reads bodies within bounds. Times are in seconds."""
 
     bodies: BodyBudget = field(default_factory=BodyBudget)
     silence: float = 5.0
-    """How long a client may send nothing while its body is incomplete. One that counts its
-    Content-Length in characters waits for an answer with the last bytes never sent."""
+    """How long a client may send nothing while its body is incomplete. A client that counts its
+    Content-Length in bytes of another encoding never sends the last bytes, and waits for an answer."""
     timeout: float = 30.0
-    """How long a whole body may take, however steadily it drips."""
+    """How long a whole body may take."""
 
     async def read(self, request: web.Request, limit: int) -> bytes:
-        """The body, decompressed, at most `limit` bytes of it.
+        """Read the body, decompressed, of at most `limit` bytes.
 
-        Raises UnreadBody when it is too large, incomplete, too slow or badly compressed, BodiesFull when
-        others hold as much as may be held.
+        Raises UnreadBody if it is too large, incomplete, too slow or badly compressed, BodiesFull if the
+        budget is used up.
         """
         content = request.content
         announced = request.content_length
@@ -177,13 +173,13 @@ class BodyReader:
             raise _too_large(request, limit)
         self._hold(request, announced or 0)
         try:
-            # The usual request arrived whole, in one segment with its head.
+            # Usually the body came in one segment with the head.
             body = content.read_nowait() if content.is_eof() else await self._collect(request, limit)
             self._hold(request, len(body))
         except TimeoutError as error:
             raise UnreadBody("body", "the body is incomplete: Content-Length counts bytes") from error
         except (web.RequestPayloadError, HttpProcessingError) as error:
-            _read_no_further(request)
+            _stop_reading(request)
             raise UnreadBody("body", "the body's encoding is damaged") from error
         except (ConnectionError, web.PayloadAccessError) as error:
             raise UnreadBody("body", "the connection ended before the body did") from error
@@ -192,7 +188,7 @@ class BodyReader:
         return body
 
     async def _collect(self, request: web.Request, limit: int) -> bytes:
-        """Read until the end or just past `limit`, whichever comes first."""
+        """Read to the end, or until there are more than `limit` bytes."""
         loop, content = asyncio.get_running_loop(), request.content
         end = loop.time() + self.timeout
         chunks: list[bytes] = []
@@ -211,21 +207,22 @@ class BodyReader:
             self.bodies.hold(request, size)
         except BodiesFull:
             if request.headers.get("Content-Encoding") is not None:
-                _read_no_further(request)
+                _stop_reading(request)
             raise
 
 
 def _too_large(request: web.Request, limit: int) -> UnreadBody:
     if request.headers.get("Content-Encoding") is not None:
-        _read_no_further(request)
+        _stop_reading(request)
     return UnreadBody("body", f"larger than {limit} bytes")
 
 
-def _read_no_further(request: web.Request) -> None:
-    """Close after the answer, without the rest of the body.
+def _stop_reading(request: web.Request) -> None:
+    """Close the connection after the answer, without reading the rest of the body.
 
-    Elsewhere aiohttp reads on for a while, so that a client still sending sees the answer. Here it would
-    go on decompressing (4 MiB of gzip can hold 4 GiB), or log a damaged body as an unhandled error.
+    By default aiohttp continues to read for a while, so that a client that is still sending gets the answer.
+    Here it would continue to decompress (4 MiB of gzip can contain 4 GiB), or log a damaged body as an
+    unhandled error.
     """
     request.content.feed_eof()
     request.protocol.close()
@@ -235,5 +232,5 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def wrapped(routes: Sequence[web.RouteDef], wrap: Callable[[Handler], Handler]) -> list[web.RouteDef]:
-    """The same routes, with what `wrap` makes of their handlers."""
+    """The same routes with handlers wrapped by `wrap`. A middleware would cost every other request, too."""
     return [web.RouteDef(route.method, route.path, wrap(route.handler), route.kwargs) for route in routes]

@@ -1,6 +1,7 @@
 """Documents and pages that are the same for every caller: made once, compressed once, cached by their ETag.
 
-A page is one answer, with its style and script in it, and its policy lets it load nothing else.
+A page is one answer that includes its style and script. Its content security policy lets it load nothing
+else.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class _Made(NamedTuple):
 
 
 class StaticDocument:
-    """A document that is the same for every caller. It is made at the first request, on a thread."""
+    """A document that is the same for every caller. It is made in a thread, at the first request."""
 
     def __init__(
         self,
@@ -66,7 +67,7 @@ class StaticDocument:
 
 
 def static_page(make: Callable[[], bytes], style: str, script: str = "") -> StaticDocument:
-    """A page in HTML that has this style and this script in it, and no other.
+    """A page in HTML that includes this style and this script, and no others.
 
     A page with a script may send requests to this homewire.
     """
@@ -82,5 +83,5 @@ _PAGE_HEADERS: Final = {"Referrer-Policy": "no-referrer", "X-Frame-Options": "DE
 
 
 def _hash(text: str) -> str:
-    """A style or script as a policy names it (CSP 3, *hash-source*)."""
+    """The hash of a style or script in a policy (CSP 3, *hash-source*)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

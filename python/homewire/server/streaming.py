@@ -1,9 +1,8 @@
-"""Budget of the responses that clients have not read, and responses streamed within it.
+"""The budget of answers that clients have not read, and answers that are streamed within it.
 
-What a client does not take stays in memory, and a client may take nothing for as long as it likes. So an
-answer counts from when it is made until the client took it: in a sum for the node, and in a share for its
-principal (without a key: its address) and its project. An answer waits for its client only as long as the
-pace allows: a client that takes nothing, or drips, is cut.
+An answer stays in memory until the client has read it. So it counts from its creation until then, against a
+limit of the node, one of its principal (without a key: of its address), and one of its project. A client must
+read an answer at a minimum pace; otherwise its connection is closed.
 """
 
 from __future__ import annotations
@@ -27,39 +26,39 @@ from homewire.server.clients import client_address
 KIBIBYTE: Final = 1024
 MEBIBYTE: Final = 1024 * KIBIBYTE
 PIECE: Final = 64 * KIBIBYTE
-"""As much as may wait in each connection's own buffer. An answer that is no larger is not counted."""
+"""The size of the buffer of each connection. An answer that is not larger does not count."""
 OWNERS: Final = web.RequestKey("owners", tuple)
-"""Whom the answer to a request is counted for."""
+"""The owners of the answer to a request."""
 
 Owners = tuple[Hashable, ...]
-"""The principal, or the address of a request without a key; then the project, if there is a key."""
+"""For what an answer counts: its principal and its project, or the address of a request without a key."""
 
 
 def owners_of(caller: Principal | None, request: web.BaseRequest) -> Owners:
-    """Whom an answer to this caller is counted for."""
+    """The owners of an answer to this caller."""
     if caller is None:
         return (client_address(request),)
     return (caller.kind, caller.id, caller.project_id), caller.project_id
 
 
 class AnswersFull(Unavailable):
-    """So many bytes of answers wait for their clients already."""
+    """The budget of unread answers is used up."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How fast an answer has to be taken."""
+    """How fast a client must read its answer."""
 
     stall_s: float = 30.0
-    """How long a client may take nothing."""
+    """How long a client may read nothing."""
     bytes_per_s: int = 4 * KIBIBYTE
-    """The lowest rate: each of these bytes gives a client a second more."""
+    """The minimum rate: a client may take one second more for each so many bytes."""
 
 
 @dataclass(slots=True)
 class Answers:
-    """The sum over all requests, at most `limit` bytes, and at most `share` for one principal; half of the
-    limit for one project. Used from the event loop alone."""
+    """The unread answers of a node: at most `limit` bytes, `share` for one principal, and half of the limit
+    for one project. Used from the event loop alone."""
 
     limit: int = 64 * MEBIBYTE
     share: int = 8 * MEBIBYTE
@@ -68,19 +67,19 @@ class Answers:
     _held: int = 0
     _by_owner: dict[Hashable, int] = field(default_factory=dict)
     _refused: int = 0
-    _cut: int = 0
+    _aborted: int = 0
 
     def metrics(self) -> Mapping[str, int]:
-        """For the metrics."""
+        """Values of `metrics.GAUGES` and `metrics.COUNTERS`."""
         return {
             "response_bytes": self._held,
             "responses_refused": self._refused,
-            "responses_aborted": self._cut,
+            "responses_aborted": self._aborted,
         }
 
     def admit(self, owners: Owners, size: int) -> Outgoing:
-        """Count an answer of `size` bytes. Raises AnswersFull where there is no room; an owner of whom
-        nothing is held has room for one answer, however large."""
+        """Count an answer of `size` bytes. Raises AnswersFull beyond a limit. An owner without unread answers
+        may have one answer of any size."""
         limits = (("response_bytes_per_principal", self.share), ("response_bytes", self.limit // 2))
         for owner, (setting, limit) in zip(owners, limits, strict=False):
             held = self._by_owner.get(owner, 0)
@@ -91,13 +90,13 @@ class Answers:
         return self.count(owners, size)
 
     def count(self, owners: Owners, size: int) -> Outgoing:
-        """The same for an answer that cannot be refused: what it tells of has happened."""
+        """Count an answer that cannot be refused, because its request was executed."""
         outgoing = Outgoing(self, owners)
         outgoing.resize(size)
         return outgoing
 
     def add(self, owners: Owners, more: int) -> None:
-        """An answer of theirs holds more, or less."""
+        """Change the bytes of these owners by `more`, which may be negative."""
         self._held += more
         for owner in owners:
             held = self._by_owner.get(owner, 0) + more
@@ -106,13 +105,13 @@ class Answers:
             else:
                 del self._by_owner[owner]
 
-    def cut(self, request: web.BaseRequest) -> ConnectionResetError:
-        """End the connection, for a client that does not take its answer; what to raise then."""
-        self._cut += 1
+    def abort(self, request: web.BaseRequest) -> ConnectionResetError:
+        """Close the connection of a client that does not read its answer. Returns the error to raise."""
+        self._aborted += 1
         if request.transport is not None:
-            # Closing would wait until the client has taken what is in the buffer.
+            # `close` would wait until the client has read the buffer.
             request.transport.abort()
-        return ConnectionResetError("the client did not take its answer in time")
+        return ConnectionResetError("the client did not read its answer in time")
 
     def _refuse(self, setting: str) -> None:
         self._refused += 1
@@ -120,8 +119,10 @@ class Answers:
 
 
 class Outgoing:
-    """An answer on its way: what it holds, and how long it waited for its client. A context manager: at its
-    end it holds nothing."""
+    """An answer that is being sent: its bytes in memory, and how long it waited for the client.
+
+    As a context manager it releases the bytes at the end.
+    """
 
     __slots__ = ("_answers", "_owners", "_size", "_taken", "_waited")
 
@@ -141,21 +142,22 @@ class Outgoing:
         self.resize(0)
 
     def resize(self, size: int) -> None:
-        """It holds so many bytes now."""
+        """The answer has `size` bytes in memory now."""
         if more := size - self._size:
             self._answers.add(self._owners, more)
             self._size = size
 
-    def cut(self, request: web.BaseRequest) -> ConnectionResetError:
-        """See `Answers.cut`."""
-        return self._answers.cut(request)
+    def abort(self, request: web.BaseRequest) -> ConnectionResetError:
+        """See `Answers.abort`."""
+        return self._answers.abort(request)
 
     @asynccontextmanager
     async def writing(self, request: web.BaseRequest, size: int) -> AsyncIterator[None]:
-        """What is done here writes `size` bytes, and waits until the client took what lies before them.
+        """A block that writes `size` bytes, and waits until the client has read the bytes before them.
 
-        Raises ConnectionResetError, and ends the connection, when the pace does not allow so much waiting.
-        What was waited before counts: a client that takes a little now and then gains nothing by it.
+        Raises ConnectionResetError, and closes the connection, when the client is slower than the pace. The
+        waits for all parts of the answer count together, so that a client gains nothing by reading a little
+        now and then.
         """
         pace, now = self._answers.pace, self._answers.clock.monotonic
         needed = size / pace.bytes_per_s
@@ -165,7 +167,7 @@ class Outgoing:
             async with asyncio.timeout(min(allowed, max(pace.stall_s, needed))):
                 yield
         except TimeoutError:
-            raise self._answers.cut(request) from None
+            raise self._answers.abort(request) from None
         self._waited += now() - began
         self._taken += size
 
@@ -176,11 +178,11 @@ JSON: Final = "application/json"
 
 
 class Streamed(web.StreamResponse):
-    """The chunks of a generator as the body of an answer.
+    """An answer whose body are the chunks of a generator.
 
-    Once the answer has begun there is no way to say that something went wrong: then the connection is cut
-    off in the middle, so that nobody takes a part for the whole. So it is for a client that does not take
-    the answer at its pace (`http.outgoing`), or not within `whole_s`, where that is given.
+    After the head was sent there is no other way to report an error than to close the connection. So the
+    client notices that the body is incomplete. The same happens if the client reads more slowly than the
+    pace, or not within `whole_s`, if that is given.
     """
 
     def __init__(
@@ -212,8 +214,10 @@ class Streamed(web.StreamResponse):
         headers: Mapping[str, str] | None = None,
         whole_s: float | None = None,
     ) -> Self:
-        """JSON, whose first chunk was made already. Raises what that raised, so that it can be answered
-        like any other error, and AnswersFull. Empty chunks are skipped; one must not be empty."""
+        """Make the first chunk of an answer in JSON, without empty ones; one chunk must not be empty.
+
+        Raises the error of `chunks`, which can still be answered, and AnswersFull.
+        """
         first = b""
         while not first:
             first = await anext(chunks)
@@ -228,7 +232,7 @@ class Streamed(web.StreamResponse):
 
     @classmethod
     def of(cls, request: web.BaseRequest, response: web.Response, body: bytes, outgoing: Outgoing) -> Self:
-        """An answer that was made whole, with a large body, sent like the others."""
+        """Stream a complete answer with a large body."""
         made = cls(request, outgoing, body, _nothing(), status=response.status, headers=response.headers)
         made.content_length = len(body)
         if response.keep_alive is False:
@@ -236,7 +240,7 @@ class Streamed(web.StreamResponse):
         return made
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        """Begins. What cannot begin is not sent either, and holds nothing."""
+        """Send the head. If that fails, nothing more is sent, and the bytes are released."""
         try:
             return await super().prepare(request)
         except BaseException:
@@ -245,7 +249,7 @@ class Streamed(web.StreamResponse):
             raise
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Sends all of it. aiohttp calls this when the head is on its way."""
+        """Send the body. aiohttp calls this after the head."""
         with self._outgoing:
             async with aclosing(self._rest):
                 if self._request.method != hdrs.METH_HEAD:
@@ -262,8 +266,8 @@ class Streamed(web.StreamResponse):
         except ConnectionError:
             raise
         except Exception as error:
-            logger.warning("an answer was cut off: %s", type(error).__name__)
-            raise self._outgoing.cut(self._request) from error
+            logger.warning("an answer was aborted: %s", type(error).__name__)
+            raise self._outgoing.abort(self._request) from error
 
     async def _send_chunk(self, chunk: bytes) -> None:
         view = memoryview(chunk)
@@ -272,7 +276,7 @@ class Streamed(web.StreamResponse):
             piece = view[start : start + PIECE]
             async with self._outgoing.writing(self._request, len(piece)):
                 await self.write(piece)
-                # aiohttp waits for the client only now and then.
+                # `write` does not wait for the client each time.
                 await self._request.writer.drain()
 
 

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.server.browser import SESSION
+from homewire.server.browser import SESSION_COOKIE
 from homewire.users.models import ProofKind
 from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
 from kit.browser import HOSTS, Browser, browser_of, client_of, refused
@@ -140,7 +140,7 @@ async def test_logout_closes_sockets_opened_with_its_cookie(people: Accounts, br
     await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
     headers = {
-        "Cookie": f"{SESSION}={browser.cookie}",
+        "Cookie": f"{SESSION_COOKIE}={browser.cookie}",
         "Host": browser.host,
         "Origin": f"http://{browser.host}",
     }

@@ -18,7 +18,7 @@ import pytest_asyncio
 from homewire.access_changes.relay import Relay
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
-from homewire.server.browser import SESSION
+from homewire.server.browser import SESSION_COOKIE
 from kit.client import listen
 from kit.node import eventually
 from kit.tenant import Reply
@@ -89,7 +89,7 @@ class Made:
         """The session as each of the specs shows it: 000, 002, 003, 004."""
         replies = [
             await self.get(node, "/userSession", Authorization=f"ModeCloud {self.key}"),
-            await self.get(node, "/session/user", Cookie=f"{SESSION}={self.key}"),
+            await self.get(node, "/session/user", Cookie=f"{SESSION_COOKIE}={self.key}"),
             await self.get(node, f"/sessions/{self.id}", Authorization=f"Bearer {self.key}"),
             await self.get(node, f"/api/v1/sessions/info?sessionId={self.id}", **self.rocket_chat),
         ]
@@ -108,7 +108,7 @@ class Made:
             for path in ("/userSession", "/session/user", "/sessions", "/api/v1/sessions/list")
             for headers in (
                 {"Authorization": f"Bearer {self.key}"},
-                {"Cookie": f"{SESSION}={self.key}"},
+                {"Cookie": f"{SESSION_COOKIE}={self.key}"},
                 self.rocket_chat,
             )
         }
@@ -118,7 +118,7 @@ class Made:
         """End it through a view, on the node where it was opened."""
         method, path, headers, body = {
             "000": ("DELETE", "/userSession", {"Authorization": f"ModeCloud {self.key}"}, None),
-            "002": ("POST", "/session/logout", {"Cookie": f"{SESSION}={self.key}"}, None),
+            "002": ("POST", "/session/logout", {"Cookie": f"{SESSION_COOKIE}={self.key}"}, None),
             "003": ("DELETE", f"/sessions/{self.id}", {"Authorization": f"Bearer {self.key}"}, None),
             "004": ("POST", "/api/v1/logout", self.rocket_chat, None),
             "004 logout.me": (
@@ -172,7 +172,7 @@ async def log_in(service: Service, clients: list[aiohttp.ClientSession], view: s
             key = reply.body["token"]
         case "002":
             reply = await ask(clients[0], "POST", "/session/login", {"login": email, **credentials})
-            key = reply.headers["Set-Cookie"].removeprefix(f"{SESSION}=").partition(";")[0]
+            key = reply.headers["Set-Cookie"].removeprefix(f"{SESSION_COOKIE}=").partition(";")[0]
         case _:
             reply = await ask(clients[0], "POST", "/api/v1/login", {"user": email, **credentials})
             key = reply.body["data"]["authToken"]
@@ -306,4 +306,4 @@ async def test_key_decides_beside_the_cookie_of_another_session_in_every_view(
     for path in ("/userSession", "/session/user", "/sessions", "/api/v1/sessions/list"):
         for headers in ({"Authorization": f"Bearer {one.key}"}, one.rocket_chat):
             for cookie in (one.key, other.key, "v1.1.dead"):
-                assert (await one.get(0, path, **headers, Cookie=f"{SESSION}={cookie}")).status == 200
+                assert (await one.get(0, path, **headers, Cookie=f"{SESSION_COOKIE}={cookie}")).status == 200

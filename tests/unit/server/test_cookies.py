@@ -11,8 +11,8 @@ from multidict import CIMultiDict
 
 from homewire.server.browser import (
     DEAD_COOKIES,
-    HOST_SESSION,
-    SESSION,
+    HOST_SESSION_COOKIE,
+    SESSION_COOKIE,
     expire_cookie,
     expire_dead_cookies,
     session_cookies,
@@ -70,7 +70,7 @@ def written(key: str | None, https: bool = False, **headers: str) -> Written:
 
 
 def test_no_script_reads_it_and_no_other_site_sends_it() -> None:
-    assert written(KEY) == {SESSION: (KEY, PLAIN)}
+    assert written(KEY) == {SESSION_COOKIE: (KEY, PLAIN)}
 
 
 @pytest.mark.parametrize(
@@ -78,38 +78,43 @@ def test_no_script_reads_it_and_no_other_site_sends_it() -> None:
     [("https", True), ("HTTPS", True), ("http, https", True), ("http", False), ("x", False)],
 )
 def test_cookie_set_over_https_is_secure(proto: str, secure: bool) -> None:
-    expected = {HOST_SESSION: (KEY, PLAIN | {"Secure"})} if secure else {SESSION: (KEY, PLAIN)}
+    expected = {HOST_SESSION_COOKIE: (KEY, PLAIN | {"Secure"})} if secure else {SESSION_COOKIE: (KEY, PLAIN)}
     assert written(KEY, X_Forwarded_Proto=proto) == expected
 
 
 def test_cookie_is_secure_where_https_is_used() -> None:
-    assert written(KEY, https=True) == {HOST_SESSION: (KEY, PLAIN | {"Secure"})}
+    assert written(KEY, https=True) == {HOST_SESSION_COOKIE: (KEY, PLAIN | {"Secure"})}
 
 
 def test_one_of_the_old_name_is_forgotten_for_the_new_one() -> None:
-    found = written(KEY, https=True, Cookie=f"{SESSION}=old")
-    assert found.keys() == {SESSION, HOST_SESSION}
-    assert found[SESSION] == ("", PLAIN | {"Max-Age=0"})
+    found = written(KEY, https=True, Cookie=f"{SESSION_COOKIE}=old")
+    assert found.keys() == {SESSION_COOKIE, HOST_SESSION_COOKIE}
+    assert found[SESSION_COOKIE] == ("", PLAIN | {"Max-Age=0"})
 
 
 def test_it_is_forgotten_under_the_same_name_and_path() -> None:
-    assert written(None, X_Forwarded_Proto="https") == {HOST_SESSION: ("", PLAIN | {"Secure", "Max-Age=0"})}
-    both = written(None, Cookie=f"{SESSION}=a; {HOST_SESSION}=b")
+    assert written(None, X_Forwarded_Proto="https") == {
+        HOST_SESSION_COOKIE: ("", PLAIN | {"Secure", "Max-Age=0"})
+    }
+    both = written(None, Cookie=f"{SESSION_COOKIE}=a; {HOST_SESSION_COOKIE}=b")
     assert both == {
-        SESSION: ("", PLAIN | {"Max-Age=0"}),
-        HOST_SESSION: ("", PLAIN | {"Secure", "Max-Age=0"}),
+        SESSION_COOKIE: ("", PLAIN | {"Max-Age=0"}),
+        HOST_SESSION_COOKIE: ("", PLAIN | {"Secure", "Max-Age=0"}),
     }
 
 
 def test_one_that_cannot_be_planted_counts_alone() -> None:
-    header = {"Cookie": f"{SESSION}=planted; {HOST_SESSION}={KEY}"}
+    header = {"Cookie": f"{SESSION_COOKIE}=planted; {HOST_SESSION_COOKIE}={KEY}"}
     assert session_cookies(make_mocked_request("GET", "/", headers=header)) == [KEY]
 
 
 def test_dead_ones_are_expired_unless_the_answer_sets_another() -> None:
     request = make_mocked_request("GET", "/")
-    request[DEAD_COOKIES] = (SESSION, HOST_SESSION)
+    request[DEAD_COOKIES] = (SESSION_COOKIE, HOST_SESSION_COOKIE)
     response = web.Response()
     set_cookie(request, response, KEY, https=True)
     expire_dead_cookies(request, response)
-    assert {name: each.value for name, each in response.cookies.items()} == {SESSION: "", HOST_SESSION: KEY}
+    assert {name: each.value for name, each in response.cookies.items()} == {
+        SESSION_COOKIE: "",
+        HOST_SESSION_COOKIE: KEY,
+    }
