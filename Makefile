@@ -41,9 +41,9 @@ test: test-rust test-python test-cluster-short ## every test (make test-python A
 test-rust: $(DEPENDENCIES)
 	cargo test --locked --no-fail-fast
 
-# Much of their time they wait: for servers to start, time-outs to pass. A file's tests stay with one worker,
-# but in the short form, of which one file is most.
-WORKERS := -n 6 --dist loadfile
+# Much of their time they wait: for servers to start, time-outs to pass. A file's tests stay with one worker, and
+# the longest files start first (tests/conftest.py). One file is most of the short form: its tests are distributed.
+WORKERS := -n 6 --dist loadfile --no-loadscope-reorder
 test-cluster-short: WORKERS := -n 6 --dist load
 # Nodes are started by the hundred, and without its bytecode each compiles homewire anew.
 test-python test-cluster test-cluster-short: export PYTHONDONTWRITEBYTECODE :=

@@ -23,7 +23,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-WANTED = ("homewire.app", "homewire.cli", "homewire.demo", "pydantic", "typer._adapters", "uvloop")
+WANTED = ("homewire.app", "homewire.cli.program", "homewire.demo", "pydantic", "typer._adapters", "uvloop")
 """What nodes and the other programs of these tests import, directly or not."""
 LARGEST_ORDER = 128 * 1024
 NUMBER = struct.Struct("i")
@@ -90,6 +90,9 @@ def run(arguments: list[str]) -> None:
 if __name__ == "__main__":
     for name in WANTED:
         importlib.import_module(name)
+    # Each takes longer than all else that a program does until it serves.
+    sys.modules["homewire.cli.program"].command_tree()
+    sys.modules["homewire.settings"].validator()
     # Ctrl-C is for those who are at work; this ends with the last of those who give orders.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Children share these pages: their collector must not write into them.

@@ -69,8 +69,8 @@ def build() -> typer.Typer:
 
 
 @cache
-def _command() -> Any:
-    """The command tree as it is run, made once: that takes longer than most commands."""
+def command_tree() -> Any:
+    """The commands as typer runs them. Made once in a process: that takes longer than most commands."""
     command = typer.main.get_command(build())
     _name_values(command)
     return command
@@ -100,7 +100,7 @@ def run() -> int:
     """Run the command of `sys.argv`; the exit status. Errors that homewire knows are one line."""
     as_json = "--json" in sys.argv[1:]
     try:
-        status = _command().main(standalone_mode=False)
+        status = command_tree().main(standalone_mode=False)
         sys.stdout.flush()
     except (HomewireError, typer.TyperException, OSError, BaseExceptionGroup) as error:
         return _failed(error, as_json)

@@ -10,7 +10,8 @@ import dataclasses
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
 from urllib.parse import urlsplit
 
 from homewire.errors import ConfigurationError
@@ -24,6 +25,9 @@ from homewire.settings.limits import LimitsSection
 from homewire.settings.outbound import MessagesSection, WebhooksSection
 from homewire.settings.realtime import RealtimeSection
 from homewire.settings.server import ServerSection
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 ENVIRONMENT_PREFIX = environment.PREFIX
 SECRET_KEY_LENGTH = 32
@@ -105,23 +109,30 @@ def load(**given: Any) -> Settings:
     A flag that is None was not given. Sizes may be written ``64KiB`` or ``1MiB`` in the environment.
     Raises ConfigurationError naming every setting that can't be used, and for a variable that is nearly one.
     """
-    from pydantic import ByteSize, Field, ValidationError, create_model
+    from pydantic import ValidationError
 
     chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        values = validator()(**{**in_environment().values, **chosen})
+    except ValidationError as error:
+        raise ConfigurationError(_problems(error.errors(include_input=False))) from None
+    settings = Settings(**values.model_dump())
+    _check(settings)
+    return settings
+
+
+@cache
+def validator() -> type[BaseModel]:
+    """The model that reads and checks the table's values, made once in a process."""
+    from pydantic import ByteSize, Field, create_model
+
     hints = get_type_hints(Settings)
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(Settings):
         kind = ByteSize if field.metadata["unit"] == "bytes" else hints[field.name]
         limits = {"ge": field.metadata["minimum"], "le": field.metadata["maximum"]}
         fields[field.name] = (kind, Field(field.default, **limits))
-    model = create_model("Environment", **fields)
-    try:
-        values = model(**{**in_environment().values, **chosen})
-    except ValidationError as error:
-        raise ConfigurationError(_problems(error.errors(include_input=False))) from None
-    settings = Settings(**values.model_dump())
-    _check(settings)
-    return settings
+    return create_model("Environment", **fields)
 
 
 def in_environment() -> environment.Environment:
