@@ -35,10 +35,10 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-async def wait_debounced(clock: Clock, event: asyncio.Event, least_s: float, most_s: float) -> None:
-    """Wait for `event` and clear it: at least `least_s`, at most `most_s` (seconds)."""
-    await clock.sleep(least_s)
-    await clock.wait(event, most_s - least_s)
+async def wait_debounced(clock: Clock, event: asyncio.Event, min_s: float, max_s: float) -> None:
+    """Wait for `event` and clear it: at least `min_s`, at most `max_s` (seconds)."""
+    await clock.sleep(min_s)
+    await clock.wait(event, max_s - min_s)
     event.clear()
 
 
@@ -68,17 +68,17 @@ class SingleFlight(Generic[Key, Item, Reply]):
         call: Callable[[Key, Sequence[Item]], Awaitable[Sequence[Reply]]],
         timeout_s: float | None = None,
         *,
-        most: int | None = None,
+        max_requests: int | None = None,
         after: Callable[[Key], Awaitable[None]] | None = None,
     ) -> None:
-        """`call` gets a key and the items of at most `most` requests, and returns one reply for each.
+        """`call` gets a key and the items of at most `max_requests` requests, and returns one reply for each.
 
         It is cancelled after `timeout_s` seconds. `after` runs behind the last call for a key, when all
         requests were answered.
         """
         self._call = call
         self._timeout_s = timeout_s
-        self._most = most
+        self._max_requests = max_requests
         self._after = after
         self._waiting: dict[Key, list[tuple[Item, asyncio.Future[Reply]]]] = {}
         self._in_flight: dict[Key, asyncio.Task[None]] = {}
@@ -114,9 +114,9 @@ class SingleFlight(Generic[Key, Item, Reply]):
     async def _serve(self, key: Key) -> None:
         try:
             while requests := self._waiting.pop(key, None):
-                if self._most is not None and len(requests) > self._most:
-                    self._waiting[key] = requests[self._most :]
-                    del requests[self._most :]
+                if self._max_requests is not None and len(requests) > self._max_requests:
+                    self._waiting[key] = requests[self._max_requests :]
+                    del requests[self._max_requests :]
                 await self._serve_together(key, requests)
                 if self._after is not None and key not in self._waiting:
                     await self._after(key)

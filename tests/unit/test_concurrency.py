@@ -69,7 +69,7 @@ async def test_keys_do_not_wait_for_each_other() -> None:
 
 async def test_call_gets_at_most_so_many_items() -> None:
     call = Call()
-    flight: Flight = SingleFlight(call, 5.0, most=2)
+    flight: Flight = SingleFlight(call, 5.0, max_requests=2)
     tasks = await requests(flight, "abcde")
     for _ in range(3):
         call.ends.put_nowait(None)

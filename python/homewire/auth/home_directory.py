@@ -12,10 +12,10 @@ from homewire.projects.models import Project
 from homewire.repositories import Store
 
 MAX_MEMBERSHIPS: Final = 1_000
-"""Remembered of one user, and of their rights: as many as one command of the store looks at."""
+"""Memberships, and permissions, of one user that are cached: as many as one command of the store reads."""
 
 Held = TypeVar("Held", int, str)
-"""What is asked about: the id of a home, or a right."""
+"""What is asked about: the id of a home, or a permission."""
 
 
 class HomeDirectory:
@@ -39,7 +39,7 @@ class HomeDirectory:
         self._members: VersionedCache[tuple[int, int], tuple[int, ...]] = VersionedCache(
             cache_versions, capacity, clock=clock
         )
-        self._rights: VersionedCache[tuple[int, int], tuple[str, ...]] = VersionedCache(
+        self._permissions: VersionedCache[tuple[int, int], tuple[str, ...]] = VersionedCache(
             cache_versions, capacity, clock=clock
         )
         self._locations: VersionedRecords[int, DeviceLocation] = VersionedRecords(
@@ -80,7 +80,7 @@ class HomeDirectory:
     ) -> set[str]:
         """The permissions among `wanted` (texts) that the user has. By the user's shard."""
         read = partial(self._store.permissions.held, project_id, user_id)
-        return await _remembered(self._rights, (project_id, user_id), wanted, read, at_version)
+        return await _remembered(self._permissions, (project_id, user_id), wanted, read, at_version)
 
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         """The homes of the project among `home_ids`. By each home's shard."""

@@ -85,7 +85,7 @@ async def list_entities(api: Api, call: Call[EntityQuery, None]) -> Part[models.
     given = call.request.query.getall("entityClasses", [])
     classes = {each for value in given for each in value.split(",") if each}
     part = await api.store.entities.part(call.project_id, query.home_id, classes, query.skip, query.limit)
-    return part.shown(to_response)
+    return part.map(to_response)
 
 
 async def create_entity(api: Api, call: Call[NoQuery, NewEntity]) -> models.Entity:

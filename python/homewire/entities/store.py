@@ -84,8 +84,8 @@ class Entities:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(self, entity: Entity, most: int) -> Entity:
-        """Create an entity. A home has at most `most`. `created_ms` and `updated_ms` are set here.
+    async def create(self, entity: Entity, max_entities: int) -> Entity:
+        """Create an entity. A home has at most `max_entities`. `created_ms` and `updated_ms` are set here.
 
         Raises InvalidInput, UnknownRecord (home), Conflict (ENTITY_EXISTS, TOO_MANY_ENTITIES).
         """
@@ -100,10 +100,10 @@ class Entities:
                 slot.entities, slot.entity_places, slot.entity_ids,
                 slot.home(entity.home_id), slot.home_entities(entity.home_id),
             ],
-            [entity.id, entity.home_id, parent, _record(entity), most],
+            [entity.id, entity.home_id, parent, _record(entity), max_entities],
         )  # fmt: skip
         if answer[0] == "full":
-            raise Conflict("TOO_MANY_ENTITIES", f"the home may have at most {most} entities")
+            raise Conflict("TOO_MANY_ENTITIES", f"the home may have at most {max_entities} entities")
         _require_parent(answer)
         require_ok(answer, project=entity.project_id, home=entity.home_id)
         return entity

@@ -67,7 +67,7 @@ class QueuedCommands:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._reading = SingleFlight(self._read_many, most=MAX_READ)
+        self._reading = SingleFlight(self._read_many, max_requests=MAX_READ)
 
     async def add(
         self,

@@ -30,9 +30,7 @@ def to_response(group: GroupRecord) -> models.Group:
 
 async def list_groups(api: Api, call: Call[Paging, None]) -> Part[models.Group]:
     """List the groups by id."""
-    return (await api.store.groups.part(call.project_id, call.query.skip, call.query.limit)).shown(
-        to_response
-    )
+    return (await api.store.groups.part(call.project_id, call.query.skip, call.query.limit)).map(to_response)
 
 
 async def create_group(api: Api, call: Call[NoQuery, NewGroup]) -> models.Group:
@@ -56,7 +54,7 @@ async def list_members(api: Api, call: Call[Paging, None]) -> Part[models.GroupM
         call.project_id, call.ids["groupId"], call.query.skip, call.query.limit
     )
     # A group has at most 300 members: one page.
-    return Part(members, call.query.skip, len(members), total).shown(
+    return Part(members, call.query.skip, len(members), total).map(
         lambda each: models.GroupMember(user_id=each)
     )
 

@@ -9,7 +9,7 @@ if redis.call('ZSCORE', members, user_id) then return {'ok'} end
 if redis.call('ZCARD', members) >= tonumber(max_members) then return {'exceeded', 'group_members'} end
 if redis.call('ZCARD', user_groups) >= tonumber(max_groups) then return {'exceeded', 'groups'} end
 local granted = redis.call('ZRANGE', permissions, 0, -1)
-local over = over_quota('0', COST.group_member + #granted * COST.right, 1 + #granted)
+local over = over_quota('0', COST.group_member + #granted * COST.permission, 1 + #granted)
 if over then return over end
 redis.call('ZADD', members, user_id, user_id)
 redis.call('ZADD', user_groups, group_id, group_id)
@@ -17,5 +17,5 @@ local stored = 0
 for _, permission in ipairs(granted) do
   if gain(held, permission) then stored = stored + 1 end
 end
-book('0', COST.group_member + stored * COST.right, 1 + stored)
+book('0', COST.group_member + stored * COST.permission, 1 + stored)
 return unannounced('group_entered')

@@ -11,12 +11,12 @@ if redis.call('ZSCORE', permissions, permission) then return {'ok'} end
 if redis.call('ZCARD', permissions) >= tonumber(max_permissions) then return {'exceeded', 'group_rights'} end
 -- At most: members that have the permission already are not counted again.
 local count = #KEYS - 6
-local over = over_quota('0', (1 + count) * COST.right, 1 + count)
+local over = over_quota('0', (1 + count) * COST.permission, 1 + count)
 if over then return over end
 redis.call('ZADD', permissions, 0, permission)
 local stored = 1
 for i = 7, #KEYS do
   if gain(KEYS[i], permission) then stored = stored + 1 end
 end
-book('0', stored * COST.right, stored)
+book('0', stored * COST.permission, stored)
 return unannounced('permission_granted')

@@ -13,5 +13,5 @@ for _, permission in ipairs(redis.call('ZRANGE', permissions, 0, -1)) do
     announce_end(permission, {user_id}, device_places, entity_places)
   end
 end
-release('0', COST.group_member + lost * COST.right, 1 + lost)
+release('0', COST.group_member + lost * COST.permission, 1 + lost)
 return unannounced('group_quit')

@@ -14,6 +14,6 @@ local lost = {}
 for i = 2, #ARGV do
   if lose(KEYS[6 + i], permission) then table.insert(lost, ARGV[i]) end
 end
-release('0', (1 + #lost) * COST.right, 1 + #lost)
+release('0', (1 + #lost) * COST.permission, 1 + #lost)
 if #lost == 0 then return unannounced('permission_revoked') end
 return announce_end(permission, lost, device_places, entity_places)

@@ -24,7 +24,7 @@ if typed and redis.call('ZCARD', pending) >= tonumber(max_pending) then
 end
 if not typed and is_full(homes, pending, limit) then return {'exceeded', 'homes'} end
 
--- The user's connections are told of an invitation when the user accepts it.
+-- An invitation is announced to the user's connections when the user accepts it.
 local function added()
   if typed then return unannounced('member_invited') end
   return announce_membership(home, home_id, user_id, ended_keys)

@@ -99,7 +99,7 @@ async def get_homes(api: Api, call: Call[HomeQuery, None]) -> Part[models.Home]:
     else:
         raise InvalidInput("userId", "is required")
     part = await Part.by_ids(ids, query.skip, total, partial(store.all_of, project_id))
-    return part.shown(home_response)
+    return part.map(home_response)
 
 
 async def create_home(api: Api, call: Call[NoQuery, NewHome]) -> models.Home:
@@ -215,7 +215,7 @@ async def get_members(api: Api, call: Call[Paging, None]) -> Part[models.HomeMem
     part = await api.store.members.part(
         call.project_id, call.ids["homeId"], call.query.skip, call.query.limit
     )
-    return part.shown(partial(member_response, caller=call.principal))
+    return part.map(partial(member_response, caller=call.principal))
 
 
 async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMember:
@@ -231,10 +231,10 @@ async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMem
         if call.principal.kind is PrincipalKind.USER:
             counted = member_limits(api, call.principal.id)
             await stack.enter_async_context(limited_action(api, call.project_id, counted))
-        posting = await stack.enter_async_context(_invitation(api, call, home_id, invitee))
+        message = await stack.enter_async_context(_invitation(api, call, home_id, invitee))
         try:
             added = await api.store.members.invite(
-                project, home_id, invitee, Role(body.role), acting_user(call.principal), posting
+                project, home_id, invitee, Role(body.role), acting_user(call.principal), message
             )
         except Conflict as error:
             if error.reason in ABOUT_INVITEE:
@@ -277,7 +277,7 @@ async def _invitation(
     """Within this context the message to the new member, counted by the limits; None without an address."""
     async with AsyncExitStack() as stack:
         home = await api.store.homes.get(call.project_id, home_id)
-        posting: OutboxMessage | None = None
+        prepared: OutboxMessage | None = None
         if invitee.email is not None and home is not None:
             await api.messages.require_room(MessageKind.INVITATION)
             known = await api.store.users.any_by_email(call.project_id, invitee.email)
@@ -291,8 +291,8 @@ async def _invitation(
                 pass
             else:
                 message = Message(call.project_id, MessageKind.INVITATION, email, home_name=home.name)
-                posting = api.messages.prepare(message)
-        yield posting
+                prepared = api.messages.prepare(message)
+        yield prepared
 
 
 OPERATIONS: Final = (

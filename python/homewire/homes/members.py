@@ -86,19 +86,19 @@ class Members:
         invitee: Invitee,
         role: Role = Role.MEMBER,
         caller_id: int = NO_USER,
-        posting: OutboxMessage | None = None,
+        message: OutboxMessage | None = None,
     ) -> MemberUser:
         """Add a member by address, number or id.
 
         An address without a user gets an invited user, who becomes a registered one by registering it.
-        `posting` is the message to the address. Raises InvalidInput, UnknownRecord (home), Conflict
+        `message` is the message to the address. Raises InvalidInput, UnknownRecord (home), Conflict
         (MEMBER_EXISTS, MEMBER_LEFT, EXCEEDED_MAX_HOMES, TOO_MANY_INVITATIONS, PERMISSION_DENIED).
         """
         invitee.check(project.accounts)
         if invitee.user_id is not None:
             user_id = await self._add(project.id, home_id, invitee.user_id, role, caller_id)
         else:
-            user_id = await self._invite(project.id, home_id, invitee, role, caller_id, posting)
+            user_id = await self._invite(project.id, home_id, invitee, role, caller_id, message)
         return await self.get(project.id, home_id, user_id)
 
     async def _add(self, project_id: int, home_id: int, user_id: int, role: Role, caller_id: int) -> int:
@@ -117,7 +117,7 @@ class Members:
         invitee: Invitee,
         role: Role,
         caller_id: int,
-        posting: OutboxMessage | None,
+        message: OutboxMessage | None,
     ) -> int:
         slot = ProjectSlot(project_id)
         email = checks.email(invitee.email) if invitee.email is not None else ""
@@ -137,7 +137,7 @@ class Members:
                 [*names, index, slot.unverified_users, slot.invited_users],
                 [
                     *arguments,
-                    0 if existing else 1, address, email, email.lower(), phone, *(posting or ("", "")),
+                    0 if existing else 1, address, email, email.lower(), phone, *(message or ("", "")),
                 ],
             )  # fmt: skip
             if answer[0] != "moved":

@@ -54,7 +54,7 @@ async def list_values(api: Api, call: Call[ValueQuery, None]) -> Part[models.Key
     """List values in the order of their keys."""
     query = call.query
     part = await api.store.key_values.part(_owner(call), query.key_prefix, query.skip, query.limit)
-    return part.shown(to_response)
+    return part.map(to_response)
 
 
 async def get_value(api: Api, call: Call[NoQuery, None]) -> models.KeyValuePair:

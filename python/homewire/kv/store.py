@@ -199,9 +199,9 @@ def _names(slot: ProjectSlot, owner: Owner, location: _Location) -> list[str]:
 
 
 def _full(owner: Owner, limits: ValueLimits, what: str) -> Conflict:
-    most = limits.values if what == "values" else limits.bytes
+    limit = limits.values if what == "values" else limits.bytes
     unit = "values" if what == "values" else "bytes of values"
-    return Conflict("TOO_MANY_VALUES", f"the {owner.kind} may have at most {most} {unit}")
+    return Conflict("TOO_MANY_VALUES", f"the {owner.kind} may have at most {limit} {unit}")
 
 
 def _key_value(key: bytes, stored: bytes) -> KeyValue:

@@ -77,7 +77,7 @@ class Passwords:
         cores = usable_cores()
         self._refusals = refusals
         refusals[LIMIT] += 0
-        self._turned_away = 0
+        self._refused = 0
         self._threads = ThreadPoolExecutor(cores, "passwords", _lower_priority)
         self._free = cores
         self._lanes = {lane: _Queue(cores * MAX_WAITING, project_waiting) for lane in Lane}
@@ -99,7 +99,7 @@ class Passwords:
 
     def metrics(self) -> dict[str, int]:
         """For the metrics."""
-        return {"passwords_refused": self._turned_away}
+        return {"passwords_refused": self._refused}
 
     async def _in_turn(self, lane: Lane, project_id: int, work: Callable[[], Result]) -> Result:
         await self._wait(lane, project_id)
@@ -115,7 +115,7 @@ class Passwords:
             self._free -= 1
             return
         if queue.is_full:
-            self._turned_away += 1
+            self._refused += 1
             raise Unavailable(problem="too many passwords wait to be checked")
         if queue.is_full_for(project_id):
             self._refusals[LIMIT] += 1
@@ -130,7 +130,7 @@ class Passwords:
             if turn.done() and not turn.cancelled():
                 self._next()
             if isinstance(error, TimeoutError):
-                self._turned_away += 1
+                self._refused += 1
                 raise Unavailable(problem="too many passwords wait to be checked") from error
             raise
 

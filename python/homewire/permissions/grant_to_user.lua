@@ -7,9 +7,9 @@ if not created or invited == '1' then return {'unknown', 'user'} end
 if redis.call('EXISTS', resource) == 0 then return {'unknown', noun} end
 if redis.call('ZSCORE', grants, permission) then return {'ok'} end
 if redis.call('ZCARD', grants) >= tonumber(max_grants) then return {'exceeded', 'grants'} end
-local over = over_quota('0', 2 * COST.right, 2)
+local over = over_quota('0', 2 * COST.permission, 2)
 if over then return over end
 redis.call('ZADD', grants, 0, permission)
 local stored = gain(held, permission) and 2 or 1
-book('0', stored * COST.right, stored)
+book('0', stored * COST.permission, stored)
 return unannounced('permission_granted')

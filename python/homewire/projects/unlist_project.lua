@@ -1,4 +1,4 @@
--- Move a project from the live to the deleted ones, and have housekeeping look at it some ms from now.
+-- Move a project from the live to the deleted ones, and note it for housekeeping, `after_ms` from now.
 local live_projects, deleted_projects, unfinished = unpack(KEYS, 1, 3)
 local id, after_ms = ARGV[1], ARGV[2]
 --- @include "store/clock"

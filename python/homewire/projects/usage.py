@@ -188,10 +188,10 @@ class Recount:
             }
         )
         wanted = [
-            (look, match)
+            (rule, match)
             for name in names
-            for look in _COUNT_COMMANDS
-            if (match := look.name.fullmatch(name))
+            for rule in _COUNT_COMMANDS
+            if (match := rule.name.fullmatch(name))
         ]
         for start in range(0, len(wanted), RECORDS_PER_READ):
             for counted in await self._read_keys(slot, wanted[start : start + RECORDS_PER_READ]):
@@ -212,12 +212,12 @@ class Recount:
     ) -> list[Counted]:
         commands: list[Sequence[Argument]] = [
             (name, slot.prefix + match.expand(key), *arguments)
-            for look, match in wanted
-            for name, key, *arguments in look.commands
+            for rule, match in wanted
+            for name, key, *arguments in rule.commands
         ]
         replies = iter(await self._database.read_together(*commands))
         return [
-            look.counted(match.groups(), [next(replies) for _ in look.commands]) for look, match in wanted
+            rule.counted(match.groups(), [next(replies) for _ in rule.commands]) for rule, match in wanted
         ]
 
     async def _entities(self, slot: ProjectSlot, fields: dict[bytes, bytes]) -> list[Counted]:
@@ -278,9 +278,9 @@ _COUNT_COMMANDS: Final = (
     _many("member", r"home:(\d+):members", "HLEN", of_home=True),
     _one("group", r"group:\d+"),
     _many("group_member", r"group:\d+:members", "ZCARD"),
-    _many("right", r"group:\d+:rights", "ZCARD"),
-    _many("right", r"user:\d+:grants", "ZCARD"),
-    _many("right", r"user:\d+:rights", "HLEN"),
+    _many("permission", r"group:\d+:rights", "ZCARD"),
+    _many("permission", r"user:\d+:grants", "ZCARD"),
+    _many("permission", r"user:\d+:rights", "HLEN"),
     _many("app", r"apps", "HLEN"),
     _one("project_key", r"project_key:\d+"),
     _CountCommand(

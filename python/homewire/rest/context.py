@@ -24,8 +24,8 @@ class SortSlots:
     """Limits how many answers are sorted in files at once: on the node, and of each project. Not
     thread-safe."""
 
-    def __init__(self, most: int = 8, per_project: int = 2) -> None:
-        self._most = most
+    def __init__(self, capacity: int = 8, per_project: int = 2) -> None:
+        self._capacity = capacity
         self._per_project = per_project
         self._taken: Counter[int] = Counter()
         self._refused = 0
@@ -35,7 +35,7 @@ class SortSlots:
         """Hold a slot. Raises Unavailable when the node or the project has no free one."""
         if self._taken[project_id] >= self._per_project:
             self._refuse("sorted_lists_per_project")
-        if self._taken.total() >= self._most:
+        if self._taken.total() >= self._capacity:
             self._refuse("sorted_lists")
         self._taken[project_id] += 1
         try:

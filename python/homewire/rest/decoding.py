@@ -225,11 +225,11 @@ class WholeObject(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
                 msgspec.structs.force_setattr(self, name, default)
 
 
-def changes(body: msgspec.Struct, shown: msgspec.Struct, mutable: Collection[str]) -> dict[str, Any]:
+def changes(body: msgspec.Struct, current: msgspec.Struct, mutable: Collection[str]) -> dict[str, Any]:
     """The changes of a PATCH: its members in `mutable`, by the names of the fields.
 
-    `shown` is the object as in answers. Raises InvalidInput for another member whose value is neither that of
-    `shown` nor zero (`is_zero`). Unknown members are ignored, as everywhere.
+    `current` is the object as in answers. Raises InvalidInput for another member whose value is neither that
+    of `current` nor zero (`is_zero`). Unknown members are ignored, as everywhere.
     """
     given = {
         name: getattr(body, name)
@@ -237,7 +237,7 @@ def changes(body: msgspec.Struct, shown: msgspec.Struct, mutable: Collection[str
         if getattr(body, name) is not msgspec.UNSET
     }
     for name, value in given.items():
-        if name not in mutable and not is_zero(value) and not same(value, getattr(shown, name, None)):
+        if name not in mutable and not is_zero(value) and not same(value, getattr(current, name, None)):
             raise InvalidInput(_spelled(body, name), "cannot be changed")
     return {name: value for name, value in given.items() if name in mutable}
 

@@ -11,7 +11,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.auth.tokens import key_tag
 from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.store.database import PAGE, Database
-from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
+from homewire.store.keys import ENDED_SESSION_TTL_MS, ProjectSlot
 from homewire.store.script import changing, lua
 
 TOUCH_SESSIONS: Final = changing(lua(__package__, "touch_sessions"), charges=True)
@@ -97,7 +97,7 @@ class SessionActivity:
         ]
         said = [page for use in uses for page in (use.session_id, use.key_hash, use.used_ms)]
         answer = await self._database.change(
-            TOUCH_SESSIONS, slot, names, [NOTE_INTERVAL_MS, NOTES, ENDED_SESSION_KEPT_MS, *said]
+            TOUCH_SESSIONS, slot, names, [NOTE_INTERVAL_MS, NOTES, ENDED_SESSION_TTL_MS, *said]
         )
         if answer[0] == "unknown":
             return [None] * len(uses)

@@ -1,7 +1,7 @@
 -- End a session and those that were derived from it. KEYS from 8 on: session, key and leases of each; then the ended
 -- sessions of the user or device. ARGV from 6 on: id and key hash of each, those of the session itself first.
 local sessions, homes, ended_keys, project_sessions, derived, session = unpack(KEYS, 3, 8)
-local closed, kept_until, user, device, despite_leases, session_id, session_hash = unpack(ARGV, 1, 7)
+local closed, record_expires, user, device, despite_leases, session_id, session_hash = unpack(ARGV, 1, 7)
 local ended_sessions = table.remove(KEYS)
 --- @include "sessions/derived_sessions"
 local stored = redis.call('HMGET', session, 'closed', 'user', 'key', 'expires')
@@ -30,8 +30,8 @@ local function end_one(i)
   if found[1] ~= '0' or found[2] ~= hash then return false end
   redis.call('HSET', record, 'closed', closed)
   redis.call('HINCRBY', record, 'version', 1)
-  redis.call('PEXPIREAT', record, kept_until)
-  prolong(kept_until, found[3])
+  redis.call('PEXPIREAT', record, record_expires)
+  prolong(record_expires, found[3])
   redis.call('ZADD', ended_sessions, closed, id)
   redis.call('UNLINK', key)
   -- For the records of homes that the user enters within the next minute.
@@ -42,9 +42,9 @@ for i = 1, (#ARGV - 7) / 2 do
   if end_one(i) then announce('key_ended', {user = user, key_hash = ARGV[7 + 2 * i], listed = listed_homes}) end
 end
 end_one(0)
-redis.call('PEXPIREAT', ended_sessions, kept_until)
+redis.call('PEXPIREAT', ended_sessions, record_expires)
 if device ~= '0' then return announce('key_ended', {device = device, key_hash = session_hash}) end
-redis.call('ZREMRANGEBYSCORE', ended_keys, '-inf', closed - ENDED_KEPT_MS)
+redis.call('ZREMRANGEBYSCORE', ended_keys, '-inf', closed - ENDED_KEY_TTL_MS)
 redis.call('ZREMRANGEBYRANK', ended_keys, 0, -1 - MAX_ENDED_KEYS)
-redis.call('PEXPIRE', ended_keys, ENDED_KEPT_MS)
+redis.call('PEXPIRE', ended_keys, ENDED_KEY_TTL_MS)
 return announce('key_ended', {user = user, key_hash = session_hash, listed = listed_homes})

@@ -17,10 +17,10 @@ from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.sessions.models import ClientInfo, Lifetime, Session, derived, record_fields, session_of
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
-from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
+from homewire.store.keys import ENDED_SESSION_TTL_MS, ProjectSlot
 from homewire.store.script import Script, changing, lua, removing
 
-ENDED_KEPT_MS: Final = 60_000
+ENDED_KEY_TTL_MS: Final = 60_000
 """How much later than another shard, at most, a reader may come to the user's own, where the end of a key
 stands in any case."""
 ALWAYS_OPENED: Final = 10
@@ -33,7 +33,7 @@ OPEN_NODE_SESSION: Final = changing(
     lua(__package__, "open_node_session", ALWAYS_OPENED=ALWAYS_OPENED), charges=True
 )
 END_SESSION: Final = removing(
-    lua(__package__, "end_session", ENDED_KEPT_MS=ENDED_KEPT_MS),
+    lua(__package__, "end_session", ENDED_KEY_TTL_MS=ENDED_KEY_TTL_MS),
     announces={RecordType.KEY_ENDED},
     charges=True,
 )
@@ -64,37 +64,37 @@ ID_BYTES: Final = 12
 
 
 class EndedSessions:
-    """Keeps at most `most` ended sessions of each user and device; 0: all, for 30 days."""
+    """Keeps at most `limit` ended sessions of each user and device; 0: all, for 30 days."""
 
-    def __init__(self, database: Database, most: int = 0) -> None:
+    def __init__(self, database: Database, limit: int = 0) -> None:
         self._database = database
-        self._most = most
+        self._limit = limit
 
     async def delete_oldest(self, slot: ProjectSlot, index: str) -> None:
         """Delete the oldest records beyond the limit. An unreachable Redis is no error for the request that
         opened or ended a session: the next one deletes them."""
-        if self._most:
+        if self._limit:
             with suppress(Unavailable):
-                await self._unlist(slot, index, self._most)
+                await self._unlist(slot, index, self._limit)
 
     async def delete_all(self, slot: ProjectSlot, index: str) -> None:
         """Delete the records of a user or device that is deleted. Raises Unavailable."""
         await self._unlist(slot, index, 0)
 
-    async def _unlist(self, slot: ProjectSlot, index: str, kept: int) -> None:
+    async def _unlist(self, slot: ProjectSlot, index: str, spared: int) -> None:
         more = True
         while more:
             count, oldest = await self._database.read_together(
                 ("ZCARD", index), ("ZRANGE", index, 0, DELETED_PER_SCRIPT - 1)
             )
-            ids = [each.decode() for each in oldest[: max(0, count - kept)]]
+            ids = [each.decode() for each in oldest[: max(0, count - spared)]]
             if not ids:
                 return
             answer = await self._database.change(
                 DELETE_ENDED_SESSIONS, slot, [index, *map(slot.session, ids)], [self._database.now_ms(), *ids]
             )
             require_ok(answer, project=slot.project_id)
-            more = count - len(ids) > kept
+            more = count - len(ids) > spared
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +112,10 @@ class _Holder:
 class Sessions:
     """The sessions of the users of a project, and of its devices (node sessions)."""
 
-    def __init__(self, database: Database, lifetime: Lifetime, most_ended: int = 0) -> None:
+    def __init__(self, database: Database, lifetime: Lifetime, max_ended: int = 0) -> None:
         self._database = database
         self._lifetime = lifetime
-        self._ended = EndedSessions(database, most_ended)
+        self._ended = EndedSessions(database, max_ended)
 
     async def open(
         self,
@@ -335,7 +335,7 @@ class Sessions:
             ],
             [
                 session.user_id or session.device_id, session.id, session.key_hash, session.started_ms,
-                session.expires_ms, session.expires_ms + ENDED_SESSION_KEPT_MS, holder.limit, proof,
+                session.expires_ms, session.expires_ms + ENDED_SESSION_TTL_MS, holder.limit, proof,
                 " ".join(session.ancestors), MAX_DERIVED, MAX_ALL_DERIVED, *record_fields(session),
             ],
         )  # fmt: skip
@@ -370,7 +370,7 @@ class Sessions:
                 slot.user_derived(user_id), *names, _holder(session).ended,
             ],
             [
-                now, now + ENDED_SESSION_KEPT_MS, user_id, device_id, int(despite_leases),
+                now, now + ENDED_SESSION_TTL_MS, user_id, device_id, int(despite_leases),
                 *(page for each in ending for page in each),
             ],
         )  # fmt: skip

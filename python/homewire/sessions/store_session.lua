@@ -34,7 +34,7 @@ if #expired > 0 then
   redis.call('ZREM', project_sessions, unpack(expired))
   redis.call('HDEL', derived, unpack(expired))
   for _, id in ipairs(expired) do redis.call('ZADD', ended_sessions, started, id) end
-  redis.call('PEXPIREAT', ended_sessions, kept_until)
+  redis.call('PEXPIREAT', ended_sessions, record_expires)
 end
 local replaced = session_to_replace()
 if replaced == '' then return {'exceeded', 'sessions'} end
@@ -45,10 +45,10 @@ for i = 12, #ARGV do bytes = bytes + #ARGV[i] end
 local over = redis.call('ZCARD', sessions) >= ALWAYS_OPENED and over_quota(owner, bytes, 1)
 if over then return over end
 local charged = charge_name(session, owner, bytes, 1)
-book_until(kept_until, charged)
+book_until(record_expires, charged)
 redis.call('HSET', session, 'charged', charged, unpack(ARGV, 12))
 if ancestors ~= '' then redis.call('HSET', derived, session_id, ancestors) end
-redis.call('PEXPIREAT', session, kept_until)
+redis.call('PEXPIREAT', session, record_expires)
 redis.call('HSET', key, 'kind', kind, 'id', holder_id, 'name', name, 'permissions', '',
   'expires', expires, 'ends', redis.call('HGET', session, 'ends'), 'session', session_id)
 redis.call('PEXPIREAT', key, expires)

@@ -1,7 +1,7 @@
 -- `Database.change` adds these after the keys and arguments of the script.
 local expiring, usage = table.remove(KEYS), table.remove(KEYS)
-local most = {}
-for limit in string.gmatch(table.remove(ARGV), '%d+') do most[#most + 1] = tonumber(limit) end
+local quotas = {}
+for limit in string.gmatch(table.remove(ARGV), '%d+') do quotas[#quotas + 1] = tonumber(limit) end
 local function add(field, bytes, records)
   local left = redis.call('HINCRBY', usage, field .. ':bytes', bytes)
   if redis.call('HINCRBY', usage, field .. ':records', records) == 0 and left == 0 then
@@ -56,7 +56,7 @@ local function over_quota(owner, bytes, records)
   local names = {'project_bytes', 'project_records', 'user_bytes', 'user_records'}
   local growth = {bytes, records, bytes, records}
   for i = 1, owner == '0' and 2 or 4 do
-    if most[i] > 0 and growth[i] > 0 and tonumber(used[i] or 0) + growth[i] > most[i] then
+    if quotas[i] > 0 and growth[i] > 0 and tonumber(used[i] or 0) + growth[i] > quotas[i] then
       return {'quota', names[i]}
     end
   end

@@ -28,7 +28,7 @@ COSTS: Final = {
     "entity": 1200,
     "group": 600,
     "group_member": 250,
-    "right": 600,
+    "permission": 600,
     "value": 600,
     "app": 300,
     "project_key": 900,

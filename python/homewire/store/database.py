@@ -186,8 +186,8 @@ class Database:
             else:
                 reply, gone = await self.read_beside(hidden, *command)
             ids = [int(member) for member in reply]
-            if shown := [each for each in ids if each not in gone]:
-                yield shown
+            if present := [each for each in ids if each not in gone]:
+                yield present
             if len(ids) < PAGE:
                 return
             after = f"({ids[-1]}"

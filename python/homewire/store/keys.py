@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Final
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
-ENDED_SESSION_KEPT_MS: Final = 30 * DAY_MS
+ENDED_SESSION_TTL_MS: Final = 30 * DAY_MS
 """An ended session stays readable to its owner this long (spec 004), while it is among the newest."""
 
 IDS: Final = "hw:ids"

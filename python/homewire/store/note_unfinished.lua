@@ -1,4 +1,4 @@
--- Have housekeeping look at a project some ms from now.
+-- Note a project for housekeeping, `after_ms` from now.
 local unfinished = KEYS[1]
 local project_id, after_ms = ARGV[1], ARGV[2]
 --- @include "store/clock"

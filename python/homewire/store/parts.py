@@ -11,7 +11,7 @@ RECORDS_READ: Final = 100
 
 T = TypeVar("T")
 Id = TypeVar("Id")
-Shown = TypeVar("Shown")
+Converted = TypeVar("Converted")
 Read = Callable[[Sequence[Id]], Awaitable[list[T]]]
 
 
@@ -53,10 +53,10 @@ class Part(Generic[T]):
         part = list(found[start : None if limit is None else start + limit])
         return cls(part, start, len(part), len(found))
 
-    def shown(self, show: Callable[[T], Shown]) -> Part[Shown]:
-        """The part with each element converted by `show`."""
-        rest = None if self.rest is None else _shown(self.rest, show)
-        return Part(list(map(show, self.first)), self.start, self.count, self.total, rest)
+    def map(self, convert: Callable[[T], Converted]) -> Part[Converted]:
+        """The part with each element converted."""
+        rest = None if self.rest is None else _mapped(self.rest, convert)
+        return Part([convert(each) for each in self.first], self.start, self.count, self.total, rest)
 
     async def whole(self) -> list[T]:
         """The elements of all pages."""
@@ -81,6 +81,8 @@ async def _records(ids: Sequence[Id], read: Read[Id, T]) -> AsyncGenerator[list[
             yield page
 
 
-async def _shown(pages: AsyncGenerator[list[T]], show: Callable[[T], Shown]) -> AsyncGenerator[list[Shown]]:
+async def _mapped(
+    pages: AsyncGenerator[list[T]], convert: Callable[[T], Converted]
+) -> AsyncGenerator[list[Converted]]:
     async for page in pages:
-        yield list(map(show, page))
+        yield [convert(each) for each in page]

@@ -62,7 +62,7 @@ class Script:
     charges: bool = False
     """Whether it counts what is stored (`homewire.store.accounting`)."""
     tombstones: bool = False
-    """Whether it leaves something to be swept, so that housekeeping is told before it runs."""
+    """Whether it leaves records to be removed. The project is noted for housekeeping before it runs."""
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -79,7 +79,7 @@ class UserQuery(Paging, kw_only=True, rename="camel"):
     """Part of a name, e-mail address, phone number or external key, in any case."""
 
 
-def shown(user: UserRecord) -> models.User:
+def to_response(user: UserRecord) -> models.User:
     """A user as in answers of the REST API."""
     return models.User(
         id=user.id,
@@ -100,13 +100,13 @@ async def create_user(api: Api, call: Call[NoQuery, NewUser]) -> models.User:
     reject_other_account_systems(call.body, project.accounts)
     match project.accounts:
         case AccountSystem.EMAIL:
-            return shown(await _register_by_email(api, call, project))
+            return to_response(await _register_by_email(api, call, project))
         case AccountSystem.PHONE:
-            return shown(await _register_by_phone(api, call, project))
+            return to_response(await _register_by_phone(api, call, project))
         case AccountSystem.BYOU:
             await require_byou_key(api, call.request, project)
             body = call.body
-            return shown(
+            return to_response(
                 await api.store.users.create(
                     project.id, body.name or "", external_key=body.external_key or None
                 )
@@ -160,13 +160,13 @@ async def _user(api: Api, project_id: int, user_id: int) -> UserRecord:
 
 async def get_user(api: Api, call: Call[NoQuery, None]) -> models.User:
     """The caller."""
-    return shown(await _user(api, call.project_id, call.ids["userId"]))
+    return to_response(await _user(api, call.project_id, call.ids["userId"]))
 
 
 async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
     """Change name, password and time zone."""
     user = await _user(api, call.project_id, call.ids["userId"])
-    changed = changes(call.body, shown(user), _MUTABLE)
+    changed = changes(call.body, to_response(user), _MUTABLE)
     if changed.get("name") == user.name:
         # The name of a BYOU user may be empty, and stay so.
         del changed["name"]
@@ -207,7 +207,7 @@ async def list_users(api: Api, call: Call[UserQuery, None]) -> Part[models.User]
     """The users of the project."""
     query = call.query
     part = await api.store.users.part(call.project_id, query.skip, query.limit, query.search)
-    return part.shown(shown)
+    return part.map(to_response)
 
 
 OPERATIONS: Final = (

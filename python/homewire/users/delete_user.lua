@@ -15,16 +15,16 @@ if now ~= '' then
   if login[1] == '1' or login[2] then
     redis.call('ZREM', unverified_users, id)
     redis.call('ZREM', invited_users, id)
-    return {'ok', 'kept'}
+    return {'ok', 'stays'}
   end
   if redis.call('EXISTS', registrations) == 1 then
-    -- One of the registrations may still be verified: look again after the same time.
+    -- One of the registrations may still be verified: check again after the same time.
     local function postpone(index)
       if redis.call('ZSCORE', index, id) then redis.call('ZADD', index, now, id) end
     end
     postpone(unverified_users)
     postpone(invited_users)
-    return {'ok', 'kept'}
+    return {'ok', 'stays'}
   end
 end
 if redis.call('ZCARD', user_sessions) ~= sessions then return {'moved'} end

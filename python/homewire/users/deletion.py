@@ -53,7 +53,7 @@ class UserDeletion:
         departing = slot.departing_users
         for _ in range(ATTEMPTS):
             answer = await self._remove(project_id, user_id, only_unverified)
-            if answer == ["ok", "kept"]:
+            if answer == ["ok", "stays"]:
                 return None
             if answer[0] != "moved":
                 if answer[0] == "ok" or not await self._database.present(departing, [user_id]):

@@ -1,7 +1,7 @@
 -- Spend a code: the new address replaces the one before. A wrong try counts, and the last one removes the code.
 -- A right code stays until no other session is left. `field` is email or phone.
 local user, proofs, addresses, sessions, registrations = unpack(KEYS, 3, 7)
-local user_id, hash, now, max_tries, kept_session, field, channel, message = unpack(ARGV, 1, 8)
+local user_id, hash, now, max_tries, spared_session, field, channel, message = unpack(ARGV, 1, 8)
 local function forget()
   redis.call('HDEL', proofs, 'change', 'change_unique', 'change_to', 'change_expires', 'change_tries')
 end
@@ -18,7 +18,7 @@ if holder and holder ~= user_id then
   return {'held', holder}
 end
 local others = redis.call('ZCOUNT', sessions, '(' .. now, '+inf')
-if tonumber(redis.call('ZSCORE', sessions, kept_session) or 0) > tonumber(now) then others = others - 1 end
+if tonumber(redis.call('ZSCORE', sessions, spared_session) or 0) > tonumber(now) then others = others - 1 end
 if others > 0 then return {'moved'} end
 local unique = field == 'email' and 'unique_email' or 'phone'
 local before = redis.call('HGET', user, unique)

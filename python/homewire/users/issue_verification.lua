@@ -2,7 +2,7 @@
 -- caller's; if all have expired, the caller's may be the first.
 local user, registrations, token, unverified_users = unpack(KEYS, 3, 6)
 local id, hash, expires, lifetime_ms, now, is_decoy, channel, message = unpack(ARGV, 1, 8)
---- @include "users/keep_registration"
+--- @include "users/store_registration"
 local stored = redis.call('HMGET', user, 'created', 'invited', 'verified', 'password', 'name', 'pending')
 redis.call('ZREMRANGEBYSCORE', registrations, '-inf', now)
 local found = redis.call('ZRANGE', registrations, 0, -1)
@@ -17,7 +17,7 @@ elseif is_decoy ~= '1' and (not stored[1] or stored[2] == '1') then
   return {'unknown', 'user'}
 end
 if stored[3] == '1' then return {'unknown', 'user'} end
-keep_registration(registrations, hash, password, name, expires, now, 1)
+store_registration(registrations, hash, password, name, expires, now, 1)
 redis.call('SET', token, 'emailVerification ' .. id, 'PX', lifetime_ms)
 queue_message(channel, message)
 return unannounced('verification_issued')

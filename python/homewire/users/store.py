@@ -47,7 +47,7 @@ class PasswordChange(NamedTuple):
     """Hash of the password that it replaces: it replaces no other one."""
     session_id: str | None
     """The session that stays; the user's other sessions end. None: all stay."""
-    posting: OutboxMessage
+    message: OutboxMessage
     """The notice to the user."""
 
 
@@ -213,7 +213,7 @@ class Users:
     async def _change(
         self, slot: ProjectSlot, user_id: int, changes: Sequence[str], password: PasswordChange | None
     ) -> None:
-        kept = password.session_id if password is not None else None
+        spared = password.session_id if password is not None else None
         for _ in range(ATTEMPTS):
             answer = await self._database.change(
                 UPDATE_USER,
@@ -223,8 +223,8 @@ class Users:
                     slot.user_registrations(user_id),
                 ],
                 [
-                    password.replaces if password is not None else "", int(kept is not None), kept or "",
-                    self._database.now_ms(), *(password.posting if password is not None else ("", "")),
+                    password.replaces if password is not None else "", int(spared is not None), spared or "",
+                    self._database.now_ms(), *(password.message if password is not None else ("", "")),
                     *changes,
                 ],
             )  # fmt: skip
@@ -232,7 +232,7 @@ class Users:
                 raise Conflict("CONFLICT", "the password was changed meanwhile")
             if answer[0] != "moved":
                 return require_ok(answer, project=slot.project_id, user=user_id)
-            await self._sessions.end_all(slot.project_id, user_id, except_id=kept or "")
+            await self._sessions.end_all(slot.project_id, user_id, except_id=spared or "")
         raise retries_exhausted("user")
 
     async def list(
@@ -339,7 +339,7 @@ class Users:
 def _first_proof(
     slot: ProjectSlot, user: User, verification: PendingVerification, now_ms: int
 ) -> tuple[list[str], list[str | int]]:
-    """What REGISTER_USER is told beside what CREATE_USER is, for this id of the user."""
+    """The keys and arguments of REGISTER_USER that CREATE_USER lacks, for this id of the user."""
     if user.phone is not None:
         proof, token = new_code(user.project_id, user.id), NO_KEY
     else:

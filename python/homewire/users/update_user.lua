@@ -1,6 +1,6 @@
 -- Set fields of a user. ARGV from 7 on: field and value of each.
 local user, proofs, sessions, registrations = unpack(KEYS, 3, 6)
-local replaced_hash, ends_sessions, kept_session, now, channel, message = unpack(ARGV, 1, 6)
+local replaced_hash, ends_sessions, spared_session, now, channel, message = unpack(ARGV, 1, 6)
 local stored = redis.call('HMGET', user, 'created', 'invited', 'password')
 if not stored[1] or stored[2] == '1' then return {'unknown', 'user'} end
 for i = 7, #ARGV, 2 do
@@ -8,7 +8,7 @@ for i = 7, #ARGV, 2 do
 end
 if ends_sessions == '1' then
   local others = redis.call('ZCOUNT', sessions, '(' .. now, '+inf')
-  if tonumber(redis.call('ZSCORE', sessions, kept_session) or 0) > tonumber(now) then others = others - 1 end
+  if tonumber(redis.call('ZSCORE', sessions, spared_session) or 0) > tonumber(now) then others = others - 1 end
   if others > 0 then return {'moved'} end
 end
 redis.call('HSET', user, unpack(ARGV, 7))

@@ -166,7 +166,7 @@ class Verifications:
             raise invalid_token()
 
     async def reset_password(
-        self, token: str, password_hash: str, posting: OutboxMessage | None = None
+        self, token: str, password_hash: str, message: OutboxMessage | None = None
     ) -> None:
         """Spend a token of PASSWORD_RESET: its user has the new password, is verified, and has no session.
 
@@ -175,7 +175,7 @@ class Verifications:
         (INVALID_TOKEN).
         """
         for _ in range(ATTEMPTS):
-            answer = await self._redeem(token, password_hash, posting)
+            answer = await self._redeem(token, password_hash, message)
             if answer == "ok":
                 return
             holder = await self.holder(token, ProofKind.PASSWORD_RESET)
@@ -184,7 +184,7 @@ class Verifications:
             await self._sessions.end_all(*holder)
         raise retries_exhausted("user")
 
-    async def _redeem(self, token: str, password_hash: str, posting: OutboxMessage | None) -> str:
+    async def _redeem(self, token: str, password_hash: str, message: OutboxMessage | None) -> str:
         kind = ProofKind.PASSWORD_RESET
         holder, reference = await self.holder(token, kind), tokens.parse(token)
         if holder is None or reference is None:
@@ -199,7 +199,7 @@ class Verifications:
                 slot.unverified_users, slot.invited_users,
             ],
             [user_id, kind.value, reference.hash, self._database.now_ms(), password_hash,
-             *(posting or ("", ""))],
+             *(message or ("", ""))],
         )  # fmt: skip
         if answer[0] in ("wrong", "moved"):
             return answer[0]
@@ -253,11 +253,11 @@ class AddressChanges:
         )  # fmt: skip
         await self._require_free(user, answer)
 
-    async def finish(self, user: User, code: str, session_id: str, posting: OutboxMessage) -> bool:
+    async def finish(self, user: User, code: str, session_id: str, message: OutboxMessage) -> bool:
         """Whether the code is right. If so, the new address is stored and the user's other sessions have
         ended.
 
-        `posting` is the notice to the old address. Raises the errors of `begin`.
+        `message` is the notice to the old address. Raises the errors of `begin`.
         """
         slot = ProjectSlot(user.project_id)
         for _ in range(ATTEMPTS):
@@ -270,7 +270,7 @@ class AddressChanges:
                 ],
                 [
                     user.id, _hash(user, code), self._database.now_ms(), CHANGE_CODE_TRIES, session_id,
-                    _system(user).value, *posting,
+                    _system(user).value, *message,
                 ],
             )  # fmt: skip
             if answer[0] == "wrong":

@@ -183,9 +183,9 @@ async def new_password(
         raise InvalidInput("password", "is for projects with email accounts")
     replaces = await require_reauthentication(api, call, user, current)
     await passwords.reject_guessable(password, (user.name, user.email))
-    posting = await password_notice(api, user)
+    message = await password_notice(api, user)
     hashed = await api.store.users.password_hash(password, user.project_id)
-    return PasswordChange(hashed, replaces, None if keep_others else call.principal.session_id, posting)
+    return PasswordChange(hashed, replaces, None if keep_others else call.principal.session_id, message)
 
 
 async def require_reauthentication(api: Api, call: Call[Any, Any], user: User, current: str | None) -> str:
@@ -273,7 +273,7 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
         )
 
     counted = message_limits if accounts is AccountSystem.EMAIL else sms_limits
-    # As of registrations: that an address has a user is told only so often.
+    # Limited like registrations: the answer tells whether an address has a user.
     async with limited_attempt(api, user.project_id, registration_limits(api, call.request)) as attempt:
         try:
             async with limited_action(
@@ -289,10 +289,10 @@ async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
     user = await _user(api, call.project_id, call.ids["userId"])
     kind = MessageKind.EMAIL_CHANGED if user.email is not None else MessageKind.PHONE_CHANGED
     await api.messages.require_room(kind)
-    posting = api.messages.prepare(Message(user.project_id, kind, user.email or user.phone or ""))
+    message = api.messages.prepare(Message(user.project_id, kind, user.email or user.phone or ""))
     async with login_attempt(api, call.request, user.project_id, f"address change {user.id}") as attempt:
         session_id = call.principal.session_id
-        if not await api.store.address_changes.finish(user, call.body.code, session_id, posting):
+        if not await api.store.address_changes.finish(user, call.body.code, session_id, message):
             raise attempt.failed(
                 InvalidInput("code", "is wrong, used or expired", reason="INVALID_AUTH_CODE")
             )

@@ -30,7 +30,7 @@ def to_response(module: SmartModuleRecord) -> models.SmartModule:
 async def get_smart_modules(api: Api, call: Call[Paging, None]) -> Part[models.SmartModule]:
     """The modules of the whole project and of this home, by id."""
     found = await api.store.smart_modules.of_home(call.project_id, call.ids["homeId"])
-    return Part.within(found, call.query.skip, call.query.limit).shown(to_response)
+    return Part.within(found, call.query.skip, call.query.limit).map(to_response)
 
 
 async def get_smart_module(api: Api, call: Call[NoQuery, None]) -> models.SmartModule:

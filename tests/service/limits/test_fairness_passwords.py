@@ -54,7 +54,10 @@ async def log_in_meanwhile(people: Accounts, flood: list[asyncio.Task[Reply]]) -
 
 
 def limits_of(replies: list[Reply]) -> set[str]:
-    return {reply.body["data"]["limit"] for reply in replies if reply.status == 429}
+    """The limits that the 429 name, each with its value as `most`."""
+    refusals = [reply.body["data"] for reply in replies if reply.status == 429]
+    assert all(data == {"limit": data["limit"], "most": LIMITS[data["limit"]]} for data in refusals)
+    return {data["limit"] for data in refusals}
 
 
 async def test_one_user_changes_the_password_so_often(desks: tuple[Accounts, Accounts]) -> None:

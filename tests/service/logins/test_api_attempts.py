@@ -36,11 +36,13 @@ def nodes() -> Iterator[tuple[NodeProcess, NodeProcess]]:
 
 
 def refused(reply: Reply) -> str:
-    """The limit that a 429 names; its Retry-After lies in the window."""
+    """The limit that a 429 names, with its value as `most`; its Retry-After lies in the window."""
     assert reply.status == 429, reply
     assert 0 < int(reply.headers["Retry-After"]) <= LIMITS["attempts_window_s"]
     assert reply.body["reason"] == "TOO_MANY_REQUESTS"
-    return str(reply.body["data"]["limit"])
+    limit = str(reply.body["data"]["limit"])
+    assert reply.body["data"] == {"limit": limit, "most": LIMITS[limit]}
+    return limit
 
 
 async def test_attempts_at_account_are_limited(nodes: tuple[NodeProcess, NodeProcess]) -> None:

@@ -22,7 +22,7 @@ from homewire.sessions.activity import (
     note_interval_ms,
 )
 from homewire.sessions.models import ClientInfo, Lifetime, Session
-from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
+from homewire.store.keys import ENDED_SESSION_TTL_MS, ProjectSlot
 from homewire.users.models import User
 from kit.manual_clock import ManualClock
 
@@ -65,7 +65,7 @@ async def ends(redis: Redis, session: Session, token: str) -> list[int]:
     score = await redis.zscore(index, session.id)
     kept, key_kept = await redis.pexpiretime(record), await redis.pexpiretime(key)
     assert score is not None
-    return [*(int(each or 0) for each in said), round(score), kept - ENDED_SESSION_KEPT_MS, key_kept]
+    return [*(int(each or 0) for each in said), round(score), kept - ENDED_SESSION_TTL_MS, key_kept]
 
 
 async def test_use_extends_every_expiry_of_the_session(store: Store, redis_client: Redis, user: User) -> None:

@@ -82,7 +82,7 @@ TOLD: Final = PendingVerification(LIFETIME_MS, lambda _: OutboxMessage(OutboxQue
 async def invite_by_mail(store: Store, stored: StoredProject) -> None:
     project, invitee = await store.projects.get(stored.project), Invitee(email="new@example.com")
     assert project is not None
-    await store.members.invite(project, stored.tent, invitee, posting=TOLD.make_message(""))
+    await store.members.invite(project, stored.tent, invitee, message=TOLD.make_message(""))
 
 
 MESSAGES: Final = {

@@ -46,7 +46,7 @@ async def test_pages_are_the_part_that_was_asked_for(
     assert (part.start, part.count, part.total) == (start, len(wanted), total)
     assert part.first == wanted[:size]
     assert (part.rest is None) is (len(wanted) <= size)
-    assert await part.shown(str).whole() == list(map(str, wanted))
+    assert await part.map(str).whole() == list(map(str, wanted))
 
 
 @pytest.mark.parametrize("count", [0, 1, RECORDS_READ, RECORDS_READ + 1, 3 * RECORDS_READ])

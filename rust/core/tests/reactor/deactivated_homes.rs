@@ -6,8 +6,8 @@ use crate::client::Received;
 use crate::harness::{Node, copy, event, homes, limits, user};
 use crate::records::{
     HOME_ACTIVATED, HOME_DEACTIVATED, HOME_DELETED, MEMBER_ADDED, MEMBER_REMOVED, MEMBER_WAITS,
-    device_event, device_in, entities, entity_event, events, member, of_home, received_so_far,
-    route_all,
+    USER_DELETED, device_event, device_in, entities, entity_event, events, member, of_home,
+    received_so_far, record, route_all,
 };
 
 #[test]
@@ -147,6 +147,33 @@ fn left_or_deleted_home_is_not_waited_for() {
         );
         assert_eq!(received_so_far(&node, id, &mut client), events(&["own"]));
     }
+}
+
+/// In its grace a connection receives what was acknowledged before its revocation, and nothing later. This
+/// must not depend on the order in which the relay copies records to shards.
+#[test]
+fn revoked_connection_subscribes_only_to_homes_activated_before() {
+    let node = Node::start(limits());
+    let id = node.reserve_with_deactivated(user(1), homes(&[1]), true, &[2, 3]);
+    let mut client = node.adopt(id, b"");
+    let deleted = ControlHeader {
+        user: 1,
+        ..record(USER_DELETED, 2)
+    };
+    route_all(
+        &node,
+        [
+            copy(1, &deleted),
+            copy(2, &of_home(HOME_ACTIVATED, 1, 2)),
+            copy(3, &of_home(HOME_ACTIVATED, 3, 3)),
+            event(2, "acknowledged before"),
+            event(3, "accepted after"),
+        ],
+    );
+    assert_eq!(
+        received_so_far(&node, id, &mut client),
+        events(&["acknowledged before"])
+    );
 }
 
 #[test]
