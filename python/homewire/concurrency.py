@@ -135,7 +135,7 @@ class SingleFlight(Generic[Key, Item, Reply]):
                 reply.cancel()
             raise
         except Exception as error:
-            # The callers handle it, whatever it is.
+            # The callers handle each error.
             for _, reply in requests:
                 if not reply.done():
                     reply.set_exception(error)

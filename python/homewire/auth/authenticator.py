@@ -205,8 +205,8 @@ origin that uses the cookie of a session."""
 class HomeDirectory(Protocol):
     """The cached view of homes, devices and permissions.
 
-    An answer may be older than a change that another node answered already, by as much as this node's tail
-    is behind: what comes in during these milliseconds is taken as from before the change.
+    An answer may be as old as this node's stream reader is behind. A change that another node has answered
+    may count here some milliseconds later.
 
     Each method may raise `errors.Unavailable`. Ids of other projects are unknown ids.
     """

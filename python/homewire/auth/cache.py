@@ -166,7 +166,7 @@ Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 Held = TypeVar("Held")
 Entry = tuple[ShardVersion, int, Value]
-"""The shard's mark and the total before the value was read, and the value."""
+"""The version of the shard and the total version before the value was read, and the value."""
 
 
 class _Generations(Generic[Key, Held]):
@@ -286,7 +286,7 @@ class VersionedRecords(_Generations[Key, dict[int, Entry[Value]]]):
         clock: Clock = MACHINE_CLOCK,
         is_worth_it: Callable[[Value], bool] = lambda _: True,
     ) -> None:
-        """`is_worth_it` says which records are remembered; the others are asked for again, too."""
+        """Only records for which `is_worth_it` is true are cached."""
         super().__init__(cache_versions, capacity, lifetime, clock)
         self._is_worth_it = is_worth_it
 

@@ -15,18 +15,18 @@ MAX_MEMBERSHIPS: Final = 1_000
 """Memberships, and permissions, of one user that are cached: as many as one command of the store reads."""
 
 Held = TypeVar("Held", int, str)
-"""What is asked about: the id of a home, or a permission."""
+"""The id of a home, or the text of a permission."""
 
 
 class HomeDirectory:
     """A read-only view of one node. Every method may raise `errors.Unavailable`.
 
-    Each answer is as old as this node's tail is behind: what another node changed is seen as soon as the tail
-    has read the record of it in the shard named at the method, what this one changed from its answer on. A
-    handshake needs more, and says with `at_version` which total of the marks an answer has to be of
-    (`VersionedCache.get`).
+    An answer may be as old as this node's stream reader is behind. A change by another node counts once the
+    reader has read its control record, in the shard that the method names. A change by this node counts once
+    it is answered. A handshake needs more: it passes the total cache version that the answer must have
+    (`at_version`, see `VersionedCache.get`).
 
-    Only what exists is remembered: what does not is asked for again.
+    Only existing records are cached. A missing one is read each time.
     """
 
     def __init__(self, store: Store, cache_versions: CacheVersions, capacity: int) -> None:
@@ -73,14 +73,14 @@ class HomeDirectory:
     ) -> set[int]:
         """The homes among `home_ids` that the user is a member of. By the user's shard."""
         read = partial(self._store.homes.member_of, project_id, user_id)
-        return await _remembered(self._members, (project_id, user_id), home_ids, read, at_version)
+        return await _held(self._members, (project_id, user_id), home_ids, read, at_version)
 
     async def permissions_of(
         self, project_id: int, user_id: int, wanted: Collection[str], at_version: int | None = None
     ) -> set[str]:
         """The permissions among `wanted` (texts) that the user has. By the user's shard."""
         read = partial(self._store.permissions.held, project_id, user_id)
-        return await _remembered(self._permissions, (project_id, user_id), wanted, read, at_version)
+        return await _held(self._permissions, (project_id, user_id), wanted, read, at_version)
 
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         """The homes of the project among `home_ids`. By each home's shard."""
@@ -108,9 +108,9 @@ class HomeDirectory:
     ) -> dict[int, DeviceLocation]:
         """The devices of the project among `device_ids`; unknown ids are missing. By each device's shard.
 
-        For some milliseconds after another node moved a device, until the tail has read the record, this node
-        assigns its events to the old home. Devices without a home are not cached: a user who has just claimed
-        one can use it at once, through any node.
+        Until the stream reader has read the record of a move by another node, for some milliseconds, the
+        device's events are assigned to the old home. Devices without a home are not cached: a user who has
+        just claimed one can use it at once, through any node.
         """
         read = partial(self._store.devices.locate, project_id)
         return await self._locations.find(project_id, device_ids, read, at_version)
@@ -121,7 +121,7 @@ class HomeDirectory:
         return await self._store.devices.locate(project_id, tuple(device_ids))
 
 
-async def _remembered(
+async def _held(
     cache: VersionedCache[tuple[int, int], tuple[Held, ...]],
     owner: tuple[int, int],
     ids: Collection[Held],
@@ -132,13 +132,13 @@ async def _remembered(
     wanted = set(ids)
     known = cache.get(owner, at_version) or ()
     if not wanted.issubset(known):
-        # What is known is read again with the rest, so that an entry has one age.
-        asked = sorted(wanted.union(known))
-        if len(asked) > MAX_MEMBERSHIPS:
-            asked = sorted(wanted)
+        # The cached ids are read again with the rest, so that an entry has one version.
+        ids_read = sorted(wanted.union(known))
+        if len(ids_read) > MAX_MEMBERSHIPS:
+            ids_read = sorted(wanted)
 
-        async def ask() -> tuple[Held, ...]:
-            return tuple(await read(asked))
+        async def read_ids() -> tuple[Held, ...]:
+            return tuple(await read(ids_read))
 
-        known = await cache.read(owner, owner[1], ask) or ()
+        known = await cache.read(owner, owner[1], read_ids) or ()
     return wanted.intersection(known)

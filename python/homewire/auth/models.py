@@ -29,9 +29,9 @@ class Principal:
     """appId of a user's session, deviceClass of a device, name of a project key."""
     scopes: frozenset[KeyScope] = frozenset()
     expires_ms: int = 0
-    """0: does not expire. A session that is used expires later than it was once said to."""
+    """0: does not expire. A use of the session moves its expiry, so a cached value may be too early."""
     session_id: str = ""
     """Of the session that the key is; empty for a device's own key and for a project key. A node session's
     kind is DEVICE, and it may do what the key of the device may."""
     ends_ms: int = 0
-    """When that session is over however much it is used; 0: never."""
+    """The absolute end of that session; 0: none."""

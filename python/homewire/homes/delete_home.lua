@@ -1,5 +1,5 @@
--- Delete a home. From here on it has no members and no devices, whatever remains to be swept.
--- ARGV from 3 on: the ids of all its members; none: whatever members it has.
+-- Delete a home. From here on it has no members and devices for readers; housekeeping removes their records.
+-- ARGV from 3 on: the ids of all its members; without ids, its members are not compared.
 local home, members, project_homes, deleted_homes = unpack(KEYS, 3, 6)
 local home_id, caller_id = unpack(ARGV, 1, 2)
 --- @include "homes/roles"

@@ -37,7 +37,7 @@ class SessionUse(NamedTuple):
 
 
 class SessionDeadline(NamedTuple):
-    """Until when a session lives."""
+    """When a session expires."""
 
     expires_ms: int
     """Unless it is used before that."""
@@ -95,9 +95,9 @@ class SessionActivity:
                 _index(slot, use.user_id, use.device_id),
             )
         ]
-        said = [page for use in uses for page in (use.session_id, use.key_hash, use.used_ms)]
+        arguments = [value for use in uses for value in (use.session_id, use.key_hash, use.used_ms)]
         answer = await self._database.change(
-            TOUCH_SESSIONS, slot, names, [NOTE_INTERVAL_MS, NOTES, ENDED_SESSION_TTL_MS, *said]
+            TOUCH_SESSIONS, slot, names, [NOTE_INTERVAL_MS, NOTES, ENDED_SESSION_TTL_MS, *arguments]
         )
         if answer[0] == "unknown":
             return [None] * len(uses)

@@ -49,7 +49,7 @@ TICK_S: Final = 0.1
 CLOCK_CHECK_S: Final = 1.0
 """Interval of reading the clock while no deadline is due: the clock may be set."""
 DECISION_TIMEOUT_S: Final = 0.5
-"""How long Redis may take to tell whether an expired session was used elsewhere."""
+"""Time limit of reading from Redis whether another node noted a use of an expired session."""
 
 _log = structlog.get_logger(__name__)
 

@@ -187,7 +187,7 @@ class Sessions:
         return await self._live_of(project_id, ProjectSlot(project_id).user_sessions(user_id), MAX_SESSIONS)
 
     async def of_device(self, project_id: int, device_id: int) -> list[Session]:
-        """The live node sessions of a device, likewise."""
+        """The live node sessions of a device, by their expiry."""
         index = ProjectSlot(project_id).device_sessions(device_id)
         return await self._live_of(project_id, index, MAX_NODE_SESSIONS)
 
@@ -293,9 +293,9 @@ class Sessions:
         user_id: int = 0,
         device_id: int = 0,
     ) -> Session:
-        now, lives = self._database.now_ms(), lifetime or self._lifetime
-        ends = now + lives.absolute_ms if lives.absolute_ms else 0
-        expires = min(now + lives.slides_ms, ends or now + lives.slides_ms)
+        now, expiry = self._database.now_ms(), lifetime or self._lifetime
+        ends = now + expiry.absolute_ms if expiry.absolute_ms else 0
+        expires = min(now + expiry.slides_ms, ends or now + expiry.slides_ms)
         return Session(
             secrets.token_hex(ID_BYTES), project_id, user_id,
             checks.app_id(app_id) if app_id else "",
@@ -303,7 +303,7 @@ class Sessions:
             checks.header(client.address, checks.MAX_ADDRESS),
             checks.header(client.user_agent, checks.MAX_USER_AGENT),
             authentication_type, version=1, host=checks.header(client.host, checks.MAX_HOST),
-            node=client.node, roles=roles, device_id=device_id, slides_ms=lives.slides_ms, ends_ms=ends,
+            node=client.node, roles=roles, device_id=device_id, slides_ms=expiry.slides_ms, ends_ms=ends,
         )  # fmt: skip
 
     async def _open(self, session: Session, proof: str) -> tuple[Session, str]:

@@ -1,7 +1,7 @@
 -- Note the use of sessions, which extends their expiry. KEYS: record, key and sessions of the holder of each. ARGV from
 -- 4 on: id, key hash and time of use of each. Answers expiry and absolute end of each; 0 and 0: it is over. No record
--- is written: a node with an earlier expiry asks again when that has come.
-local interval_ms, notes_per_lifetime, ended_kept_ms = unpack(ARGV, 1, 3)
+-- is written: a node with an earlier expiry reads again at that time.
+local interval_ms, notes_per_lifetime, ended_ttl_ms = unpack(ARGV, 1, 3)
 local interval, notes = tonumber(interval_ms), tonumber(notes_per_lifetime)
 local answer = {}
 for i = 0, (#ARGV - 3) / 3 - 1 do
@@ -21,8 +21,8 @@ for i = 0, (#ARGV - 3) / 3 - 1 do
     if is_later then expires = string.format('%.0f', extended) end
     redis.call('HSET', record, 'last_access', used, 'version', session[7] + 1, 'expires', expires)
     if is_later then
-      redis.call('PEXPIREAT', record, extended + ended_kept_ms)
-      prolong(extended + ended_kept_ms, session[8])
+      redis.call('PEXPIREAT', record, extended + ended_ttl_ms)
+      prolong(extended + ended_ttl_ms, session[8])
       redis.call('HSET', key, 'expires', expires)
       redis.call('PEXPIREAT', key, expires)
       redis.call('ZADD', index, 'XX', expires, id)

@@ -126,8 +126,8 @@ class Database:
     ) -> list[str]:
         """Run a script that changes a project. Returns its answer; the first string is the outcome.
 
-        The project and its outbox come before `keys`. The outbox is in the shards when this returns, whatever
-        the outcome: a caller that repeats an unconfirmed change, and finds it made, can rely on that. All
+        The project and its outbox come before `keys`. The outbox is in the shards when this returns, with any
+        outcome: a caller that repeats an unconfirmed change, and finds it made, can rely on that. All
         steps together have the time limit of one command. Raises QuotaExceeded, with nothing changed.
         """
         names = [slot.project, slot.outbox, *keys]

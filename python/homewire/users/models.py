@@ -36,9 +36,9 @@ class User:
     invited: bool = False
     """Added to a home and not registered yet: visible to the members of that home only."""
     ui_time_zone: str = "UTC"
-    """What times are shown to the user in, of the IANA database."""
+    """The time zone in which times are displayed to the user, of the IANA database."""
     last_login_ms: int = 0
-    """When a session was opened last, in whatever way; 0: never."""
+    """When a session was last opened; 0: never."""
     last_failed_login_ms: int = 0
     """When a login as this user last failed, in ms since 1970; 0: never."""
     pending: bool = False

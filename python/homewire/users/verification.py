@@ -1,11 +1,7 @@
-"""What people prove with that an address is theirs: tokens in e-mails, codes in SMS. Stored only as hashes,
-each works once and for a while, and of each kind only a user's newest.
+"""Proofs of addresses: tokens in e-mails, codes in SMS, and changes of an address or number.
 
-Scripts of what people prove with that an address is theirs. See `script.py` for what they answer.
-
-New e-mail addresses and phone numbers of users: they count when their user has proven them by a code.
-
-Scripts of new addresses and numbers of users. See `script.py` for what they answer.
+Only the hash of a secret is stored. A secret works once and for a limited time; a new one replaces the
+earlier one of its kind. A new address or number counts once its user has proven it by a code.
 """
 
 from __future__ import annotations

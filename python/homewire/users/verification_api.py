@@ -58,7 +58,7 @@ class Email(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class EmailProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Verify User Email Address*, and what our page asks for beside it."""
+    """The body of *Verify User Email Address*, and the further fields of our own page."""
 
     token: str
     password: str | None = None
@@ -151,7 +151,7 @@ async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
             raise InvalidInput("newPassword", error.data["problem"], reason=error.reason) from None
         # If another request used the token first, its caller knew it: this is no guess.
         await verifications.reset_password(token, password_hash, await password_notice(api, user))
-    # The user can log in from here, whatever limits the guesses of others have reached.
+    # The user can log in from here, even if guesses of other callers have reached a limit.
     await trust(api, call.request, project_id, user.email or "")
 
 
