@@ -2,32 +2,33 @@
 
 use crate::account::{Order, Totals};
 use crate::frame::{self, Parsed};
-use crate::nats::{self, Said};
+use crate::listener::{Client, Phase, control, message, say_to_server, stream, upgraded};
+use crate::nats;
 use crate::options::{Failure, Options};
 use crate::sys::{self, Epoll, READABLE, WRITABLE};
 use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 
 const BUFFER_BYTES: usize = 1 << 20;
 const STANDARD_INPUT: u64 = u64::MAX;
-/// So that the greeting goes into one short frame.
+/// Maximum length of a NATS subject: the greeting must fit into one short frame.
 const SUBJECT_BYTES: usize = 50;
 const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: f64 = 1e9;
 
-struct Settings {
+pub struct Settings {
     target: SocketAddrV4,
     /// Request lines, one per connection: path with query, and the Authorization value (empty: none).
     requests: Vec<(String, String)>,
     expected: u64,
-    lanes: usize,
-    skip: u64,
-    sample: u64,
+    pub lanes: usize,
+    pub skip: u64,
+    pub sample: u64,
     stall: u64,
     linger: u64,
-    /// How long it looks at nothing after each look at its sockets; 0: it is woken by each.
+    /// How long it sleeps after each check of its sockets; 0: each event wakes it.
     pause: u64,
     idle: bool,
     concurrency: usize,
@@ -73,26 +74,6 @@ impl Settings {
             },
         })
     }
-}
-
-#[derive(PartialEq)]
-enum Phase {
-    Connecting,
-    Upgrading,
-    /// Upgraded, but the server has not yet said that the subscription is in force.
-    Subscribing,
-    Open,
-    Closed,
-}
-
-struct Client {
-    socket: OwnedFd,
-    phase: Phase,
-    partial: Vec<u8>,
-    /// An unfinished end of the NATS stream, which goes on in the next frame.
-    unread: Vec<u8>,
-    order: Order,
-    messages: u64,
 }
 
 struct Listener {
@@ -182,7 +163,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Goes on with one connection that is ready for something.
+    /// Handles one connection that is ready to read or write.
     fn turn(&mut self, index: usize) -> Result<(), Failure> {
         match self.clients[index].phase {
             Phase::Connecting => self.ask(index),
@@ -214,7 +195,7 @@ impl Listener {
         Ok(())
     }
 
-    /// One read, and everything that came with it. An unfinished end waits in the client's own buffer.
+    /// Reads once and handles all complete frames. An incomplete frame waits in the client's buffer.
     fn receive(&mut self, index: usize) -> Result<(), Failure> {
         let client = &mut self.clients[index];
         let kept = client.partial.len();
@@ -342,140 +323,5 @@ impl Listener {
                 return Ok(());
             }
         }
-    }
-}
-
-/// The length of a complete answer 101 at the beginning of `bytes`, or None while it is not complete.
-fn upgraded(bytes: &[u8]) -> Result<Option<usize>, Failure> {
-    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
-        return Ok(None);
-    };
-    let head = String::from_utf8_lossy(&bytes[..end]);
-    if !head.starts_with("HTTP/1.1 101") {
-        return Err(format!("not upgraded: {}", String::from_utf8_lossy(bytes)).into());
-    }
-    if !head.contains(frame::ACCEPT) {
-        return Err("the answer's Sec-WebSocket-Accept is wrong".into());
-    }
-    Ok(Some(end + 4))
-}
-
-#[inline]
-fn message(
-    client: &mut Client,
-    totals: &mut Totals,
-    settings: &Settings,
-    payload: &[u8],
-    now: u64,
-) {
-    client.messages += 1;
-    totals.messages += 1;
-    totals.payload_bytes += payload.len() as u64;
-    let Some(stamp) = totals.finder.find(payload) else {
-        totals.fault("a message without a stamp".to_owned());
-        return;
-    };
-    if let Err(fault) = client.order.check(stamp, settings.lanes) {
-        totals.fault(fault);
-    }
-    totals.newest_sent = totals.newest_sent.max(stamp.time);
-    if stamp.sequence < settings.skip {
-        return;
-    }
-    if totals.measured == 0 {
-        totals.first_at = now;
-    }
-    totals.last_at = now;
-    totals.measured += 1;
-    let turn = totals.measured % settings.sample;
-    if turn == 0 && stamp.time > 0 {
-        totals.latency.record(now.saturating_sub(stamp.time));
-    }
-}
-
-/// What one frame brings of the NATS stream. An unfinished end waits for the next one.
-fn stream(
-    client: &mut Client,
-    totals: &mut Totals,
-    settings: &Settings,
-    payload: &[u8],
-    now: u64,
-) -> Result<(), Failure> {
-    let mut unread = std::mem::take(&mut client.unread);
-    let mut rest = payload;
-    if !unread.is_empty() {
-        unread.extend_from_slice(payload);
-        rest = &unread;
-    }
-    loop {
-        match nats::parse(rest) {
-            nats::Parsed::Whole(said, length) => {
-                match said {
-                    Said::Message(payload) => message(client, totals, settings, payload, now),
-                    Said::Ping => {
-                        say_to_server(client, &frame::from_client(frame::BINARY, nats::PONG))?;
-                    }
-                    Said::Pong => client.phase = Phase::Open,
-                    Said::Refusal(text) => totals.fault(text),
-                    Said::Nothing => {}
-                }
-                rest = &rest[length..];
-            }
-            nats::Parsed::Incomplete => break,
-            nats::Parsed::Broken(what) => return Err(what.into()),
-        }
-    }
-    client.unread = rest.to_vec();
-    Ok(())
-}
-
-/// One short frame, on a connection that has said next to nothing: it always finds room.
-fn say_to_server(client: &Client, bytes: &[u8]) -> Result<(), Failure> {
-    match sys::send(client.socket.as_raw_fd(), bytes)? {
-        taken if taken == bytes.len() => Ok(()),
-        _ => Err("a short frame did not fit into the send buffer".into()),
-    }
-}
-
-fn control(client: &mut Client, totals: &mut Totals, opcode: u8, payload: &[u8]) {
-    match (opcode, payload) {
-        (frame::PING, _) => {
-            // A pong that finds no room is dropped: the server takes any byte as a sign of life.
-            let _ = sys::send(
-                client.socket.as_raw_fd(),
-                &frame::from_client(frame::PONG, payload),
-            );
-        }
-        (frame::CLOSE, _) => {
-            let code = match payload {
-                [high, low, ..] => u16::from_be_bytes([*high, *low]),
-                _ => 1005,
-            };
-            totals.first_close.get_or_insert(code);
-            // Whether it fits or not, the server ends the connection.
-            let _ = sys::send(
-                client.socket.as_raw_fd(),
-                &frame::from_client(frame::CLOSE, payload),
-            );
-        }
-        (frame::PONG, _) => {}
-        (other, _) => totals.fault(format!("a frame with opcode {other}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_right_upgrade_counts() {
-        let answer = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {}\r\n\r\n",
-            frame::ACCEPT
-        );
-        assert!(matches!(upgraded(answer.as_bytes()), Ok(Some(length)) if length == answer.len()));
-        assert!(matches!(upgraded(&answer.as_bytes()[..20]), Ok(None)));
-        assert!(upgraded(b"HTTP/1.1 403 Forbidden\r\n\r\n").is_err());
-        assert!(upgraded(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").is_err());
     }
 }

@@ -8,6 +8,7 @@ mod floor;
 mod frame;
 mod histogram;
 mod listen;
+mod listener;
 mod nats;
 mod options;
 mod publish;
