@@ -1,7 +1,8 @@
-"""A client of homewire's HTTP and WebSocket API: docs/client.md shows how it is used.
+"""A client of homewire's HTTP and WebSocket API (docs/client.md).
 
-It connects again when the path is dead, waits as docs/close-codes.md and Retry-After say, and tells of
-each outage. What it raises is a homewire.errors.ClientError.
+The client reconnects, with the delays of docs/close-codes.md and of Retry-After, and reports each outage.
+Each delay is random (full jitter), so that the clients of a stopped node do not return at the same moment.
+Each consecutive failure doubles the range. All its errors are a homewire.errors.ClientError.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from homewire.errors import ClientError, explained
 __all__ = ["Client", "Filter", "Lost", "OnLink", "Refused", "Restored", "Trust"]
 
 SILENCE_S: Final = 30.0
-"""After so long without a byte the client pings, and waits half as long for the answer. The server pings
-every 25 s (`heartbeat_s`), so on a living path the client has nothing to do."""
+"""Silence after which the client sends a ping. It waits half as long for the answer.
+
+The server pings every 25 s (`heartbeat_s`), so on a working connection the client sends none."""
 FIRST_FINAL_CODE: Final = 4500
-"""From this close code on a client must not come back with the same key."""
+"""Lowest close code after which a client must not reconnect with the same key."""
 TEMPORARY: Final = (429, 503)
-"""Statuses that say: come back later. The answer's Retry-After says when."""
+"""Statuses after which a client tries again. Retry-After says when."""
 STEADY_S: Final = 30.0
-"""A connection that lasted this long begins the series of delays anew."""
+"""Duration of a connection after which the delays start from the beginning."""
 REASON_BYTES: Final = 64 * 1024
-"""The longest refusal that is read."""
+"""Maximum size of an error body that is read."""
 
 _DATA: Final = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
 _SCHEMES = ("http", "https", "ws", "wss")
@@ -44,7 +46,7 @@ Trust: TypeAlias = ssl.SSLContext | aiohttp.Fingerprint | bool
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What to receive. Entities win over devices, devices over homes; none: all homes of the user."""
+    """The events to receive. Entities win over devices, devices over homes. Empty: all homes of the user."""
 
     homes: Sequence[int] = ()
     devices: Sequence[int] = ()
@@ -66,7 +68,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """The connection is back after `after_s` seconds. What happened meanwhile was not received."""
+    """The connection is back after `after_s` seconds. Events of the outage are lost."""
 
     after_s: float
 
@@ -84,15 +86,15 @@ class Delay:
 
 
 UNREACHABLE: Final = Delay(0.0, 1.0, most_s=10.0)
-"""No answer, or a connection that broke without a close frame."""
+"""Delay after no answer, or after a connection that broke without a close frame."""
 REFUSED: Final = Delay(0.0, 1.0)
-"""Beyond what Retry-After says."""
-_BROKE_THE_RULES: Final = Delay(10.0, 1.0)
+"""Delay in addition to Retry-After."""
+_PROTOCOL_ERROR: Final = Delay(10.0, 1.0)
 _TOO_BUSY: Final = Delay(1.0, 1.0)
 _AT_ONCE: Final = Delay(0.0, 0.0)
 AFTER_CLOSE: Final[Mapping[int, Delay]] = {
     **dict.fromkeys((1001, 4002), Delay(0.0, 1.0)),
-    **dict.fromkeys((1002, 1003, 1007, 1008, 1009), _BROKE_THE_RULES),
+    **dict.fromkeys((1002, 1003, 1007, 1008, 1009), _PROTOCOL_ERROR),
     **dict.fromkeys((1011, 1013, 4001), _TOO_BUSY),
     **dict.fromkeys((4003, 4004), _AT_ONCE),
 }
@@ -107,15 +109,15 @@ class Backoff:
         self._failures = 0
 
     def next_s(self, delay: Delay) -> float:
-        """How long to wait now, in seconds; the next one doubles, unless `steady` comes before it."""
-        # The second time in a row nothing is "at once": two ends that disagree would do nothing else.
+        """The next delay, in seconds. It doubles with each call, until `steady` is called."""
+        # A second consecutive reconnection is never immediate, or a client could reconnect in a loop.
         spread_s = delay.spread_s or (1.0 if self._failures else 0.0)
         ceiling = min(spread_s * 2.0**self._failures, delay.most_s)
         self._failures = min(self._failures + 1, 16)
         return delay.floor_s + self._uniform(0.0, ceiling)
 
     def steady(self) -> None:
-        """The connection held: the next failure is a first one."""
+        """The connection lasted: start from the first delay again."""
         self._failures = 0
 
 
@@ -129,23 +131,23 @@ class Refused(ClientError):
 
     @property
     def is_temporary(self) -> bool:
-        """Whether the same request may be taken later."""
+        """Whether the same request may succeed later."""
         return self.status in TEMPORARY
 
 
 @dataclass(frozen=True, slots=True)
 class _End:
-    """How a connection ended: what is told of it, and how long to wait."""
+    """How a connection ended, and the delay before the next one."""
 
     problem: str
     delay: Delay
 
 
 class Client:
-    """Speaks to one homewire at `url` (http[s]://host:port) with one key. Close it, or use `async with`.
+    """A client of one homewire at `url` (http[s]://host:port), with one key. Use it with `async with`.
 
-    `tls` says whom to believe, as aiohttp's `ssl` does; True: a public authority. `silence_s`: a
-    connection on which nothing arrives for one and a half times so long is given up.
+    `tls` says what to trust, like aiohttp's `ssl`; True: the public authorities. A connection on which
+    nothing arrives for one and a half times `silence_s` is closed.
     """
 
     def __init__(
@@ -158,7 +160,7 @@ class Client:
         silence_s: float = SILENCE_S,
         backoff: Callable[[], Backoff] = Backoff,
     ) -> None:
-        """Nothing is opened yet. Raises ClientError for a URL that cannot be."""
+        """Opens no connection. Raises ClientError for an invalid URL."""
         _require_origin(url)
         self._http = aiohttp.ClientSession(
             url,
@@ -178,7 +180,7 @@ class Client:
         await self._http.close()
 
     async def put(self, path: str, body: dict[str, Any]) -> None:
-        """PUT a JSON body. Raises ClientError unless the answer is 204, as devices do."""
+        """PUT a JSON body. Raises ClientError unless the answer is 204."""
         try:
             async with self._http.put(path, json=body) as response:
                 if response.status != 204:
@@ -189,7 +191,7 @@ class Client:
     async def listen(
         self, chosen: Filter, deliver: Callable[[str], None], on_link: OnLink | None = None
     ) -> None:
-        """Hand every event, a JSON text, to `deliver`; else like `events`."""
+        """Call `deliver` with each event, a JSON text. Otherwise like `events`."""
         async with aclosing(self.events(chosen, on_link)) as events:
             async for event in events:
                 deliver(event)
@@ -197,22 +199,21 @@ class Client:
     async def listen_commands(
         self, device: int, deliver: Callable[[str], None], on_link: OnLink | None = None
     ) -> None:
-        """Hand every command to `device`, a JSON text, to `deliver`; else like `commands`."""
+        """Call `deliver` with each command to `device`, a JSON text. Otherwise like `commands`."""
         async with aclosing(self.commands(device, on_link)) as commands:
             async for command in commands:
                 deliver(command)
 
     def events(self, chosen: Filter, on_link: OnLink | None = None) -> AsyncGenerator[str]:
-        """Every event, a JSON text, across reconnections, until the iteration is ended.
+        """Iterate over all events as JSON texts, across reconnections, until the iterator is closed.
 
         `on_link` is called with Lost when the connection ends and with Restored when it is back. Raises
-        ClientError when the server refuses for good, can't be reached at the first try, or closes with
-        a code that says not to come back.
+        ClientError for a final refusal, a final close code, or a server that the first try does not reach.
         """
         return self._texts("/userSession/websocket", chosen.query(), on_link)
 
     def commands(self, device: int, on_link: OnLink | None = None) -> AsyncGenerator[str]:
-        """Every command to `device`, whose key this client has; else like `events`."""
+        """Iterate over all commands to `device`, whose key this client has. Otherwise like `events`."""
         return self._texts(f"/devices/{device}/command", [], on_link)
 
     async def _texts(
@@ -247,15 +248,15 @@ class Client:
     def _unreachable(self, error: Exception) -> ClientError:
         if isinstance(error, aiohttp.ServerFingerprintMismatch | aiohttp.ClientSSLError):
             return ClientError(
-                f"{self._url} showed a certificate that is not trusted here ({type(error).__name__}). "
+                f"{self._url} has a certificate that is not trusted here ({type(error).__name__}). "
                 "Name what to trust with --tls-ca"
             )
-        # Not the error's own text: it may quote a URL, and a URL may carry a key.
+        # Without the text of the error, which may contain a URL with a key.
         return ClientError(f"no answer from {self._url} ({type(error).__name__}). Is homewire running there?")
 
 
 class _Link:
-    """Tells of outages: of the beginning, of each new refusal by the server, and of the end."""
+    """Reports outages: the beginning, each new refusal by the server, and the end."""
 
     def __init__(self, tell: OnLink | None) -> None:
         self._tell = tell
@@ -271,7 +272,7 @@ class _Link:
             self._tell(Restored(time.monotonic() - lost_at))
 
     def lost(self, problem: str) -> None:
-        """There is none, because of `problem`."""
+        """No connection is open, because of `problem`."""
         is_first = self._lost_at is None
         if is_first:
             self._lost_at = time.monotonic()
@@ -283,33 +284,35 @@ class _Link:
 
 
 def _end_of(message: aiohttp.WSMessage) -> _End:
-    """How the connection ended, by its last message. Raises ClientError where it ended for good."""
+    """How the connection ended, by its last message. Raises ClientError for a final close code."""
     if message.type is aiohttp.WSMsgType.CLOSE:
         named = f"{message.data} {message.extra or ''}".strip()
         if message.data >= FIRST_FINAL_CODE:
-            raise ClientError(f"the server ended the connection for good: close code {named}")
+            raise ClientError(f"the server closed the connection; do not reconnect: close code {named}")
         return _End(f"close code {named}", AFTER_CLOSE.get(message.data, UNREACHABLE))
     if isinstance(message.data, aiohttp.ServerTimeoutError):
-        return _End("nothing arrives any more", UNREACHABLE)
+        return _End("nothing arrived", UNREACHABLE)
     return _End("the connection broke", UNREACHABLE)
 
 
 def _require_origin(url: str) -> None:
-    """Raises ClientError unless `url` is http[s]://host:port, all that paths are added to."""
+    """Check that `url` is http[s]://host:port. Raises ClientError."""
     try:
         parts = urlsplit(url)
         named, _ = parts.hostname, parts.port
     except ValueError:
         named = None
     if not named or parts.scheme not in _SCHEMES or parts.path.strip("/") or parts.query:
-        raise ClientError(f"{url} is not the URL of a homewire, which is like http://host:port")
+        raise ClientError(f"{url} is not the URL of a homewire: it must look like http://host:port")
 
 
 async def raise_refusals(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """A middleware of aiohttp's client: an error status becomes Refused. (aiohttp drops the body of a refused
-    handshake, and the reason is in it.)"""
+    """Middleware of aiohttp's client that raises Refused for an error status.
+
+    Otherwise aiohttp would drop the body of a refused handshake, which has the reason.
+    """
     response = await handler(request)
     if response.status < 400:
         return response
@@ -321,10 +324,10 @@ async def raise_refusals(
 
 
 def _reason(body: bytes) -> str:
-    """Reason and details of a refusal of homewire's; nothing of what a proxy wrote there."""
+    """Reason and details of a refusal by homewire. The body of a proxy's error is not shown."""
     try:
-        told: Any = json.loads(body)
-        reason, data = str(told["reason"]), dict(told.get("data") or {})
+        problem: Any = json.loads(body)
+        reason, data = str(problem["reason"]), dict(problem.get("data") or {})
     except (ValueError, KeyError, TypeError, AttributeError):
         return "(no reason given)"
     text = explained(reason, data)
@@ -332,7 +335,7 @@ def _reason(body: bytes) -> str:
 
 
 def _seconds(retry_after: str) -> float:
-    """Seconds of a Retry-After, which may be a date (RFC 9110, 10.2.3); 0 without one."""
+    """Parse Retry-After, which may be a date (RFC 9110, 10.2.3), into seconds. Empty: 0."""
     if retry_after.isascii() and retry_after.isdigit():
         return float(retry_after)
     try:

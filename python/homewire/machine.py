@@ -1,4 +1,4 @@
-"""Limits of the operating system and of Python that a server of many sockets must lift."""
+"""Limits of the operating system and of Python that matter to a server with many sockets."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 import resource
 from pathlib import Path
 
-# macOS says "unlimited" and then refuses more than this (OPEN_MAX of its headers).
+# macOS reports "unlimited" but grants at most this number (OPEN_MAX).
 UNLIMITED_STANDS_FOR = 10_240
 
 
 YOUNG_OBJECTS = 5_000
-"""More than are made by what is under way at one time, so that few of them are looked at in vain."""
+"""New objects before a collection: more than requests in progress hold, so few are scanned in vain."""
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def memory_bytes() -> int:
-    """The memory that this process may count on: the machine's, or less in a container that is given less."""
+    """The memory that this process may use, in bytes: the machine's, or the limit of its container."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     granted = [path.read_text().strip() for path in cgroup_limits() if path.exists()]
     # "max" where there is no limit.
@@ -27,9 +27,9 @@ def memory_bytes() -> int:
 
 
 def cgroup_limits() -> list[Path]:
-    """Where limits of memory may stand: of this process' control groups and all above (version 2, then 1).
+    """Files with memory limits: of this process' control groups and their parents (version 2, then 1).
 
-    Inside a container its own group is the root; the unit of a service is some levels below.
+    Inside a container the own group is the root. The group of a system service is some levels below.
     """
     lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []
     found = [CGROUPS / "memory.max", CGROUPS / "memory" / "memory.limit_in_bytes"]
@@ -45,7 +45,7 @@ def cgroup_limits() -> list[Path]:
 
 
 def open_file_limit() -> tuple[int, int]:
-    """Soft and hard limit of open files, in descriptors; "unlimited" as what it really grants."""
+    """Soft and hard limit of open files, in descriptors. "unlimited" is converted to the number it grants."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _granted(soft), _granted(hard)
 
@@ -53,7 +53,7 @@ def open_file_limit() -> tuple[int, int]:
 def raise_open_file_limit() -> int:
     """Raise the soft limit of open files to the hard one, and return the limit now in force.
 
-    Every WebSocket is a descriptor, and the usual soft limit of 1,024 would end at a thousand clients.
+    Each WebSocket needs a descriptor, and the usual soft limit of 1,024 would allow about 1,000 clients.
     """
     soft, hard = open_file_limit()
     if soft < hard:
@@ -63,10 +63,10 @@ def raise_open_file_limit() -> int:
 
 
 def collect_seldom() -> None:
-    """Look for cycles of garbage every 5,000 new objects instead of every 700, never in what is there now.
+    """Collect garbage every 5,000 new objects instead of every 700, and never scan existing objects.
 
-    A node makes hundreds of objects for each request and hardly a cycle: looking for them took a tenth of the
-    time of a read.
+    A node creates hundreds of objects for each request and hardly a reference cycle. Collections took a tenth
+    of the time of a read request.
     """
     gc.collect()
     gc.freeze()

@@ -1,8 +1,8 @@
-"""Secrets that we must present or sign with, encrypted under a key that is not in Redis.
+"""Encryption of stored secrets, such as keys that sign webhooks, under a key that is not in Redis.
 
-AES-256-GCM; the key is derived (HKDF-SHA256) from the setting `secret_key`, else from a random one that the
-first who needs it writes to `secret.key` in the data directory. Nodes that share a Redis share the secret:
-with a data directory each, they need the setting.
+The cipher is AES-256-GCM. Its key is derived (HKDF-SHA256) from the setting `secret_key`, else from a random
+secret that the first process to need it writes to `secret.key` in the data directory. Nodes on one Redis need
+the same secret, so nodes with a data directory each need the setting.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from homewire.settings import Settings, named
 
 KEY_FILE: Final = "secret.key"
 VERSION: Final = "s1."
-"""What a sealed text begins with: how it was sealed."""
+"""The prefix of a sealed text: the version of its format."""
 KEY_BYTES: Final = 32
 NOT_SHARED: Final = f"is not set with an external Redis, and the data directory has no {KEY_FILE}"
 HOW_TO_SHARE: Final = (
@@ -34,9 +34,9 @@ NONCE_BYTES: Final = 12
 
 
 def has_secret(settings: Settings) -> bool:
-    """Whether what is sealed now can be opened by the deployment's other nodes and commands.
+    """Whether other nodes and commands of the deployment can open a text that is sealed now.
 
-    With an external Redis a secret that were made now would be known on this machine alone.
+    With an external Redis, a new secret would exist on this machine only.
     """
     if settings.redis_url is None or settings.secret_key is not None:
         return True
@@ -44,16 +44,16 @@ def has_secret(settings: Settings) -> bool:
 
 
 def require_secret(settings: Settings) -> None:
-    """Raises ConfigurationError where `has_secret` is false."""
+    """Raises ConfigurationError if `has_secret` is false."""
     if not has_secret(settings):
         raise ConfigurationError(f"{named('secret_key')}: {NOT_SHARED}; {HOW_TO_SHARE}")
 
 
 class Sealer:
-    """Seals texts and opens them. Nothing is read or written before the first of either."""
+    """Seals and opens texts. The secret is read, or generated, at the first use."""
 
     def __init__(self, secret: str | None, key_file: Path) -> None:
-        """With the `secret` of the settings; else with the one in `key_file`."""
+        """`secret` is the setting. Without it the secret in `key_file` is used."""
         self._secret = secret
         self._key_file = key_file
 
@@ -63,13 +63,13 @@ class Sealer:
         return cls(settings.secret_key, settings.data_dir / KEY_FILE)
 
     def seal(self, text: str) -> str:
-        """The text, encrypted and signed; another one each time. Raises ConfigurationError."""
+        """Encrypt a text. The result differs each time. Raises ConfigurationError."""
         nonce = os.urandom(NONCE_BYTES)
         sealed = nonce + self._cipher.encrypt(nonce, text.encode(), VERSION.encode())
         return VERSION + base64.urlsafe_b64encode(sealed).decode("ascii")
 
     def open(self, sealed: str) -> str:
-        """What was sealed. Raises ConfigurationError for what was sealed under another secret."""
+        """Decrypt a sealed text. Raises ConfigurationError if another secret sealed it."""
         try:
             data = base64.urlsafe_b64decode(sealed.removeprefix(VERSION))
             nonce, encrypted = data[:NONCE_BYTES], data[NONCE_BYTES:]
@@ -101,7 +101,7 @@ class Sealer:
             return None
 
     def _make(self) -> str:
-        """A new secret; the one of whoever was first, when several begin at once."""
+        """Generate a secret. If several processes do so at once, all use that of the first."""
         directory = self._key_file.parent
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = directory / f".{KEY_FILE}.{secrets.token_hex(8)}"
@@ -111,7 +111,7 @@ class Sealer:
                 file.write(secrets.token_urlsafe(KEY_BYTES) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
-            # A link appears whole or not at all, and never in place of another.
+            # A link is atomic and never replaces an existing file.
             os.link(draft, self._key_file)
         except FileExistsError:
             pass

@@ -1,6 +1,6 @@
-"""This machine as a home: its cores, memory, disks and network interfaces report once a second.
+"""The demo's sensors: this machine's cores, memory, disks and network interfaces report once a second.
 
-They are clients like any other device: each reports with its own key through ``PUT /devices/{id}/event``.
+Each sensor is a device with its own key and sends events through ``PUT /devices/{id}/event``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INTERVAL_S = 1.0
 ANSWER_S = 5.0
 COMPLAIN_EVERY_S = 60.0
 
-# Interfaces that a container runtime makes and drops by the hundred: no part of the machine.
+# Short-lived interfaces of container runtimes, which are not part of the machine.
 PASSING_INTERFACES = ("veth", "br-", "cali", "docker")
 
 log = structlog.get_logger(__name__)
@@ -31,7 +31,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one sensor says: the class of its device, and an event."""
+    """One reading of a sensor: the class of its device, and an event."""
 
     device_class: str
     event_type: str
@@ -39,13 +39,13 @@ class Reading:
 
 
 class Sensors:
-    """Reads the machine. Rates are since the read before. `read` blocks for a millisecond or a few."""
+    """Reads the sensors. Rates are averages since the previous read. `read` blocks for some milliseconds."""
 
     def __init__(self) -> None:
         self._disks = _disks()
         self._before: dict[str, Any] = {}
         self._before_at = MACHINE_CLOCK.monotonic()
-        psutil.cpu_percent(percpu=True)  # The first answer of psutil means nothing: there is no "since" yet.
+        psutil.cpu_percent(percpu=True)  # psutil's first result has no previous call to compare with.
 
     def read(self) -> dict[str, Reading]:
         """One reading of every sensor, by the sensor's name, e.g. ``cpu-0`` or ``disk-/home``."""
@@ -64,7 +64,7 @@ class Sensors:
             try:
                 usage = psutil.disk_usage(mount)
             except OSError:
-                continue  # Unmounted since: a disk that is gone says nothing.
+                continue  # The disk was unmounted.
             data = {
                 "mount": mount,
                 "totalBytes": usage.total,
@@ -110,7 +110,7 @@ def _disks() -> list[str]:
 class Reporter:
     """Sends the readings of this machine's sensors to the homewire at `url`, as the devices given.
 
-    `tls` is whom to believe there.
+    `tls` is what to trust there.
     """
 
     def __init__(self, url: str, sensors: Sensors, devices: Iterable[DemoDevice], tls: Trust = True) -> None:
@@ -122,9 +122,9 @@ class Reporter:
         self._complained_at = float("-inf")
 
     async def run(self) -> None:
-        """Report once a second until cancelled. What fails is logged; the next reading is tried."""
+        """Report once a second until cancelled. A failure is logged, and the next reading is sent."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
-        # One connection for each device in flight: as many devices report at the same moment.
+        # One connection for each device, because all devices report at the same time.
         connector = aiohttp.TCPConnector(limit=len(self._devices) or 1, ssl=self._tls)
         async with aiohttp.ClientSession(self._url, timeout=timeout, connector=connector) as http:
             due = MACHINE_CLOCK.monotonic()
@@ -154,7 +154,7 @@ class Reporter:
             return type(error).__name__
 
     def _note(self, problems: list[str], sent: int) -> None:
-        """Log failures at most once a minute, and the recovery from one that was logged."""
+        """Log failures at most once a minute, and the recovery from a logged failure."""
         now = MACHINE_CLOCK.monotonic()
         if problems and now - self._complained_at >= COMPLAIN_EVERY_S:
             kinds = sorted(set(problems))

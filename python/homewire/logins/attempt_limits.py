@@ -105,7 +105,8 @@ def _network_limit(api: Api, account: Account) -> AttemptLimit:
 
 
 def _other_networks_limit(api: Api, account: Account) -> AttemptLimit:
-    return AttemptLimit("stranger_attempts", api.settings.stranger_attempts, account.name, *_delays(api))
+    max_attempts = api.settings.unknown_network_attempts
+    return AttemptLimit("unknown_network_attempts", max_attempts, account.name, *_delays(api))
 
 
 def _delays(api: Api) -> tuple[int, Delays]:

@@ -51,7 +51,7 @@ LEASE_MS: Final = 30_000
 """How long an attempt without a result holds its places: longer than the longest request."""
 LIMITS: Final = (
     "account_attempts",
-    "stranger_attempts",
+    "unknown_network_attempts",
     "address_attempts",
     "account_messages",
     "recipient_messages",

@@ -153,18 +153,18 @@ class AccountsSection:
         unit="attempts",
         minimum=0,
     )
-    stranger_attempts: int = setting(
+    unknown_network_attempts: int = setting(
         20,
-        "Consecutive wrong passwords and codes for one account from all networks without a login or password "
-        "reset of the account in 90 days. Attempts from known networks are not delayed by it. 0: no limit.",
+        "Consecutive wrong passwords and codes for one account from all unknown networks: those without a "
+        "login or password reset of the account in 90 days. Known networks are not delayed. 0: no limit.",
         unit="attempts",
         minimum=0,
     )
     attempts_delay_s: float = setting(
         30.0,
-        "First delay when account_attempts or stranger_attempts is reached; it doubles with each wrong "
-        "attempt, and a right one ends it. After 100 in a row all are refused, until none was wrong for "
-        "twice attempts_delay_max_s, at least a day.",
+        "First delay when account_attempts or unknown_network_attempts is reached. It doubles with each "
+        "wrong attempt, and a correct one ends it. After 100 consecutive wrong attempts all are refused, "
+        "until no attempt was wrong for twice attempts_delay_max_s, at least a day.",
         unit="s",
         minimum=0.1,
         maximum=86400,

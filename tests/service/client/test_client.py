@@ -133,7 +133,7 @@ async def test_listener_leaves_a_path_on_which_nothing_arrives(tenant: Tenant) -
             listener.received.get_nowait()
         path.silent.update(range(1, path.opened + 1))
         assert isinstance(lost := await listener.next_link(), Lost)
-        assert lost.problem == "nothing arrives any more"
+        assert lost.problem == "nothing arrived"
         await until_received(tenant, home, listener)
         assert (await listener.event())["homeId"] == home
         assert path.opened >= 2

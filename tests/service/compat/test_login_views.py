@@ -26,7 +26,7 @@ UNKNOWN: Final = "nobody@example.com"
 @pytest.fixture(scope="module")
 def hosting() -> Iterator[NodeProcess]:
     """A node whose projects have hosts."""
-    limits = {"account_attempts": LIMIT, "stranger_attempts": 0, "address_attempts": 0}
+    limits = {"account_attempts": LIMIT, "unknown_network_attempts": 0, "address_attempts": 0}
     with private_node(project_hosts=HOSTS, **limits) as node:
         yield node
 

@@ -22,7 +22,7 @@ LIMITS: dict[str, Any] = {
     "account_messages": 0,
     "address_attempts": 0,
     "account_attempts": FLOOD,
-    "stranger_attempts": 0,
+    "unknown_network_attempts": 0,
     "recipient_messages": 0,
     "user_passwords": 3,
     "project_passwords": PLACES,

@@ -18,7 +18,7 @@ FIRST_S, LONGEST_S = 100, 1000
 LIMITS: dict[str, Any] = {
     "trusted_proxies": "127.0.0.0/8",
     "account_attempts": 2,
-    "stranger_attempts": 4,
+    "unknown_network_attempts": 4,
     "attempts_delay_s": FIRST_S,
     "attempts_delay_max_s": LONGEST_S,
     "account_messages": 2,
@@ -80,9 +80,9 @@ async def test_attempts_of_stranger_do_not_block_user(people: Accounts) -> None:
     assert (await sign_in(people, HOME)).status == 200
     for stranger in ("203.0.113.1", "203.1.113.1"):
         await attempt(people, stranger, LIMITS["account_attempts"])
-        assert limited(await sign_in(people, stranger))[0] in ("account_attempts", "stranger_attempts")
+        assert limited(await sign_in(people, stranger))[0] in ("account_attempts", "unknown_network_attempts")
     # All others together have used up theirs; who is known has not.
-    assert limited(await sign_in(people, HOTEL))[0] == "stranger_attempts"
+    assert limited(await sign_in(people, HOTEL))[0] == "unknown_network_attempts"
     assert (await sign_in(people, HOME)).status == 200
     assert (await sign_in(people, "192.0.2.200")).status == 200
 
@@ -96,7 +96,7 @@ async def test_owner_gets_in_from_anywhere_by_the_reset_link(people: Accounts) -
             assert asked.status == 200
         refused = await post(people, stranger, "/auth/user/passwordReset/start", email=EMAIL)
         assert limited(refused)[0] == "account_messages"
-    assert limited(await sign_in(people, HOTEL))[0] == "stranger_attempts"
+    assert limited(await sign_in(people, HOTEL))[0] == "unknown_network_attempts"
     assert (await post(people, HOTEL, "/auth/user/passwordReset/start", email=EMAIL)).status == 200
     form = {"token": await people.token(), "newPassword": "staple battery"}
     assert (await post(people, HOTEL, "/auth/user/passwordReset", **form)).status == 200
@@ -134,7 +134,7 @@ async def test_there_are_never_more_than_a_hundred_in_a_row(behind_proxy: NodePr
         failed = await sign_in_with("x", HOTEL)
         assert reason(failed) == "INVALID_AUTH_CODE"
         redis = people.tenant.redis
-        async for name in redis.scan_iter(f"*{{p{people.project}}}:attempts:stranger_attempts:*"):
+        async for name in redis.scan_iter(f"*{{p{people.project}}}:attempts:unknown_network_attempts:*"):
             if await redis.type(name) == b"hash":
                 await redis.hset(name, "n", str(IN_A_ROW))
         await pass_time(people, 10 * LONGEST_S)
@@ -142,10 +142,10 @@ async def test_there_are_never_more_than_a_hundred_in_a_row(behind_proxy: NodePr
         # However long ago the last one was, and from wherever but where the owner is known.
         for stranger in (HOTEL, "203.0.113.1"):
             limit, wait = limited(await sign_in_with(code, stranger))
-            assert limit == "stranger_attempts"
+            assert limit == "unknown_network_attempts"
             assert wait > LONGEST_S
         assert (await sign_in_with(code, HOME)).status == 200
-        assert (await people.node.metrics())['refused_total{limit="stranger_attempts"}'] >= 2
+        assert (await people.node.metrics())['refused_total{limit="unknown_network_attempts"}'] >= 2
 
 
 async def test_project_sends_so_many_sms_a_day(behind_proxy: NodeProcess) -> None:

@@ -30,7 +30,7 @@ MINUTE_MS = 60_000
 def patient_node() -> Iterator[NodeProcess]:
     """A node without limits of attempts."""
     names = (
-        *("account_attempts", "stranger_attempts", "address_attempts"),
+        *("account_attempts", "unknown_network_attempts", "address_attempts"),
         *("account_messages", "recipient_messages", "address_messages"),
     )
     with private_node(**dict.fromkeys(names, 0)) as node:

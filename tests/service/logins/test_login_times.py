@@ -20,7 +20,7 @@ UNKNOWN = "nobody@example.com"
 @pytest.fixture(scope="module")
 def patient_node() -> Iterator[NodeProcess]:
     """A node without limits of attempts."""
-    with private_node(account_attempts=0, stranger_attempts=0, address_attempts=0) as node:
+    with private_node(account_attempts=0, unknown_network_attempts=0, address_attempts=0) as node:
         yield node
 
 
