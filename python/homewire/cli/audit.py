@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RECORDS: Final = 10_000
-"""About as many are kept; the oldest go."""
+"""Approximate maximum of stored records; the oldest are deleted."""
 _PAGE: Final = 1_000
 _IDS: Final = {
     "project": "projectId",
@@ -30,14 +30,14 @@ _IDS: Final = {
     "key_id": "projectKeyId",
     "session_id": "sessionId",
 }
-"""Options that are ids, and what answers call these. No other option or member of an answer is recorded."""
+"""Options that are ids, and their names in answers. No other option or member is recorded."""
 _ID_CHARACTERS: Final = 128
 
 
 async def audited(redis: Redis, command: str, options: Mapping[str, Any], change: Awaitable[T]) -> T:
-    """What `change` answers, once a record of it is left; also of a change that was refused.
+    """Run `change` and write an audit record, also if the change was refused. Returns its answer.
 
-    A command line that can't be understood, or is broken off, changes nothing and leaves none.
+    A usage error or an interrupted command changes nothing and writes no record.
     """
     given = {_IDS[name]: options[name] for name in _IDS if name in options}
     try:
@@ -53,7 +53,7 @@ async def audited(redis: Redis, command: str, options: Mapping[str, Any], change
 
 
 async def read_records(redis: Redis, count: int) -> list[dict[str, str]]:
-    """The latest records, the newest last."""
+    """The latest `count` records, newest last."""
     from homewire.store.keys import COMMANDS_AUDITED
     from homewire.timestamps import timestamp
 
@@ -71,7 +71,7 @@ async def read_records(redis: Redis, count: int) -> list[dict[str, str]]:
 
 
 async def _record(redis: Redis, command: str, outcome: str, ids: Mapping[str, Any]) -> None:
-    """Leave a record. That it can't be left is said, and does not undo what was done."""
+    """Write a record. A failure is reported and does not undo the change."""
     from redis.exceptions import RedisError
 
     from homewire.store.keys import COMMANDS_AUDITED
@@ -91,7 +91,7 @@ async def _record(redis: Redis, command: str, outcome: str, ids: Mapping[str, An
 
 
 def _user() -> str:
-    """The name of the process's user, or its number. Names in the environment are not believed."""
+    """The name or number of the process's user. Environment variables are not trusted."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

@@ -1,4 +1,4 @@
-"""`messages`: e-mails and SMS that no sender took. `audit`: commands that changed something."""
+"""`messages` shows stored e-mails and SMS, `audit` the commands that changed something."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command to the command tree."""
+    """Add the commands to the command tree."""
     command(app, "messages")(messages)
     command(app, "audit")(audit)
 
@@ -42,10 +42,10 @@ async def messages(
     from homewire.sealing import Sealer
 
     find = dead_letters if dead else stored_messages
-    kept = await find(scope.redis, Sealer.of(scope.settings))
+    stored = await find(scope.redis, Sealer.of(scope.settings))
     selected = [
         each
-        for each in kept
+        for each in stored
         if project in (None, each.queued.message.project_id) and to in (None, each.queued.message.to)
     ]
     projects = {
@@ -66,18 +66,18 @@ async def audit(
     return await read_records(scope.redis, limit)
 
 
-def _to_json(kept: StoredMessage, project: Project | None) -> dict[str, Any]:
+def _to_json(stored: StoredMessage, project: Project | None) -> dict[str, Any]:
     from homewire.messages.texts import link
 
-    message = kept.queued.message
+    message = stored.queued.message
     line: dict[str, Any] = {
-        "createdAt": timestamp(kept.since_ms),
+        "createdAt": timestamp(stored.since_ms),
         "project": message.project_id,
         "to": message.to,
         "kind": message.kind.value,
     }
-    if kept.problem:
-        return line | {"problem": kept.problem}
-    url = link(message, project, kept.queued.base_url) if project is not None else None
+    if stored.problem:
+        return line | {"problem": stored.problem}
+    url = link(message, project, stored.queued.base_url) if project is not None else None
     more = {"code": message.code, "token": message.token, "url": url, "homeName": message.home_name}
     return line | {name: value for name, value in more.items() if value}

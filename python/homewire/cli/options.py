@@ -1,4 +1,4 @@
-"""The options that several commands share. Those of a setting take flag and help from the settings' table."""
+"""Options that several commands share. An option of a setting has the flag and the text of the setting."""
 
 from __future__ import annotations
 
@@ -51,11 +51,12 @@ Project = Annotated[
     typer.Option("--project", help="Project id (else HOMEWIRE_DEFAULT_PROJECT).", show_default=False),
 ]
 NamedProject = Annotated[int, typer.Option("--project", help="Project id.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 AnyProject = Annotated[
-    int | None, typer.Option("--project", help="Project id; looked for when not given.", show_default=False)
+    int | None,
+    typer.Option("--project", help="Project id. Default: found by the other id.", show_default=False),
 ]
-Name = Annotated[str, typer.Option("--name", help="Name for people.")]
+Name = Annotated[str, typer.Option("--name", help="Display name.")]
 Home = Annotated[int, typer.Option("--home", help="Home id.")]
 User = Annotated[int, typer.Option("--user", help="User id.")]
 Device = Annotated[int, typer.Option("--device", help="Device id.")]
@@ -76,8 +77,8 @@ Key = Annotated[
         "--key",
         envvar="HOMEWIRE_KEY",
         show_envvar=False,
-        help="API key; default: the demo's. Others see it in the list of processes: rather give HOMEWIRE_KEY "
-        "or --key-file.",
+        help="API key; default: the demo's. Other users of the machine can see it in the list of "
+        "processes, so HOMEWIRE_KEY or --key-file is safer.",
         show_default=False,
     ),
 ]
@@ -121,7 +122,7 @@ def take_options(
 
 
 def loaded(**given: Any) -> Settings:
-    """The settings of a command, by its flags and the environment; odd variables are told of on stderr."""
+    """The settings of a command, by its flags and the environment; warnings about variables go to stderr."""
     settings = load(**given)
     for warning in in_environment().warnings():
         complain(warning)
@@ -129,11 +130,11 @@ def loaded(**given: Any) -> Settings:
 
 
 def require_data_dir(settings: Settings) -> None:
-    """Raises ConfigurationError where a command would make a data directory, and a server in it."""
+    """Check that the data directory exists: a command must not create one. Raises ConfigurationError."""
     if settings.redis_url is None and not settings.data_dir.exists():
         raise ConfigurationError(
-            f"{named('data_dir')}: {settings.data_dir} does not exist; name the one of a node, or let "
-            "`homewire run` make it"
+            f"{named('data_dir')}: {settings.data_dir} does not exist; name the directory of a node, or "
+            "create it with `homewire run`"
         )
 
 
@@ -162,7 +163,7 @@ def serving_command(app: typer.Typer, name: str) -> Callable[[Callable[..., None
         def run(**options: Any) -> None:
             chosen = {name: options.pop(name) for name in _SERVING}
             chosen["redis_url"] = given_redis(chosen["redis_url"], chosen.pop("redis_file"))
-            # Its log says which variables are none of ours.
+            # The server logs unknown variables.
             function(load(**chosen), **options)
 
         take_options(run, function, _SERVING)

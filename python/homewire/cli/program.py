@@ -1,4 +1,4 @@
-"""The tree of commands, and what becomes of a command's errors."""
+"""The tree of commands, and the output of their errors."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ _ROOMS: Final = (
     diagnosis,
 )
 _OF_OUTPUT: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
-"""What standard output can fail with."""
+"""Errors of writing to standard output."""
 _METAVARS: Final = {"int": "NUMBER", "int range": "NUMBER", "float": "NUMBER", "str": "TEXT", "path": "PATH"}
 
 
 def build() -> typer.Typer:
     """The whole command tree."""
-    # No markup: help texts name things like [default], and rich would take them for styles.
+    # No markup: rich would take a text like [default] for a style.
     app = typer.Typer(
         name="homewire",
         no_args_is_help=True,
@@ -92,12 +92,12 @@ def _root(
     \b
     homewire run --demo     start everything, with this machine as a demo
     homewire listen         show the demo's events
-    homewire check          say whether this machine and configuration are fit
+    homewire check          check this machine and configuration
     """
 
 
 def run() -> int:
-    """Run the command of `sys.argv`; the exit status. Errors that homewire knows are one line."""
+    """Run the command of `sys.argv`. Returns the exit status. An error of homewire is printed as one line."""
     as_json = "--json" in sys.argv[1:]
     try:
         status = command_tree().main(standalone_mode=False)
@@ -112,7 +112,7 @@ def run() -> int:
 
 
 def _flushed(code: Any, as_json: bool) -> int:
-    """The exit status of a command that ended itself, once all that it printed is written."""
+    """The exit status of a command that ended itself, after its output is flushed."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -121,9 +121,9 @@ def _flushed(code: Any, as_json: bool) -> int:
 
 
 def _failed(error: BaseException, as_json: bool) -> int:
-    """Say what went wrong; the exit status."""
+    """Print the error. Returns the exit status."""
     if isinstance(error, BaseExceptionGroup):
-        # Of several tasks that ran at once: the first one's.
+        # Several tasks failed: the first error is shown.
         return _failed(error.exceptions[0], as_json)
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
@@ -138,13 +138,13 @@ def _failed(error: BaseException, as_json: bool) -> int:
     if _is_help(error):
         print(error, file=sys.stderr)
         return USAGE
-    reason, data, line = _told(error)
+    reason, data, line = _explained(error)
     complain(line, {"reason": reason, "data": data, "message": line} if as_json else None)
     return int(getattr(error, "exit_code", FAILED))
 
 
 def _drop_output() -> None:
-    """What could not be written is not tried again at the end of the interpreter."""
+    """Discard buffered output, so that the interpreter does not try to write it again at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -153,7 +153,7 @@ def _is_help(error: BaseException) -> bool:
     return type(error).__name__ == "NoArgsIsHelpError"
 
 
-def _told(error: BaseException) -> tuple[str, dict[str, Any], str]:
+def _explained(error: BaseException) -> tuple[str, dict[str, Any], str]:
     """Reason, data and line of an error; the line is ``field: problem`` where there is a field."""
     match error:
         case RequestError():
@@ -176,7 +176,7 @@ def _told(error: BaseException) -> tuple[str, dict[str, Any], str]:
 
 
 def _usage(error: Any) -> tuple[str, dict[str, Any], str]:
-    """The same of a command line that can't be understood."""
+    """Reason, data and line of a usage error."""
     from homewire.settings import in_plain_words
 
     cause = error.__cause__
@@ -194,7 +194,7 @@ def _usage(error: Any) -> tuple[str, dict[str, Any], str]:
 
 
 def _name_values(command: Any) -> None:
-    """Say in help texts NUMBER and TEXT, not the names of Python's types."""
+    """Name values in help texts NUMBER and TEXT instead of Python's types."""
     for each in _tree(command):
         context = typer.Context(each)
         for parameter in each.params:

@@ -1,4 +1,4 @@
-"""From the settings to an open store: what every command on records starts with."""
+"""The open store that a command on records works on, and the decorator of such commands."""
 
 from __future__ import annotations
 
@@ -45,43 +45,43 @@ _SHARED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What a command acts on: the store of the settings."""
+    """The store that a command works on."""
 
     settings: Settings
     store: Store
     redis: Client
-    """What the store is on."""
+    """The client of the store's Redis."""
 
     def named(self, given: int | None) -> int:
-        """The project that a command means, whether it exists or not. A usage error when none is named."""
+        """The id of the given or default project, without a check. Raises BadParameter if there is none."""
         project = given if given is not None else self.settings.default_project
         if project is None:
             raise typer.BadParameter("missing; name a project", param_hint="--project")
         return project
 
     async def project(self, given: int | None) -> int:
-        """The project that a command means. Raises UnknownRecord, and what `named` does."""
+        """The id of the given or default project. Raises UnknownRecord, and BadParameter like `named`."""
         project = self.named(given)
         if await self.store.projects.get(project) is None:
             raise UnknownRecord("project", project)
         return project
 
     async def project_of_home(self, given: int | None, home: int) -> int:
-        """The project of a home: ids are unique in the deployment, so at most one has it."""
+        """The project of a home; its id is unique in the deployment. Raises UnknownRecord."""
         for project in await self._candidates(given):
             if await self.store.homes.existing(project, [home]):
                 return project
         raise UnknownRecord("home", home)
 
     async def project_of_device(self, given: int | None, device: int) -> int:
-        """The project of a device, likewise."""
+        """The project of a device; its id is unique in the deployment. Raises UnknownRecord."""
         for project in await self._candidates(given):
             if await self.store.devices.locate(project, [device]):
                 return project
         raise UnknownRecord("device", device)
 
     async def project_of_user(self, given: int | None, user: int) -> int:
-        """The project of a user, likewise."""
+        """The project of a user; its id is unique in the deployment. Raises UnknownRecord."""
         for project in await self._candidates(given):
             if await self.store.users.get(project, user) is not None:
                 return project
@@ -95,7 +95,7 @@ class Scope:
 
 @asynccontextmanager
 async def reachable_redis(settings: Settings) -> AsyncIterator[str]:
-    """The URL of the settings' Redis: the one named, the embedded one that runs, or one started for now."""
+    """The URL of the configured Redis, of the running embedded server, or of one that this command starts."""
     if settings.redis_url is not None:
         yield settings.redis_url
         return
@@ -113,14 +113,14 @@ async def reachable_redis(settings: Settings) -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """The store of the settings. Raises ConfigurationError when its Redis doesn't answer."""
+    """The configured store. Raises ConfigurationError if its Redis does not answer."""
     async with open_scope(settings) as scope:
         yield scope.store
 
 
 @asynccontextmanager
 async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
-    """The store of the settings, and what it is on. Raises ConfigurationError when that doesn't answer."""
+    """The configured store and its Redis. Raises ConfigurationError if Redis does not answer."""
     from homewire.access_changes.relay import Relay
     from homewire.redis.connect import connect, translate_redis_errors
     from homewire.repositories import Store
@@ -149,10 +149,10 @@ def _at(url: str) -> str:
 def command(
     app: typer.Typer, name: str, *, changes: bool = False
 ) -> Callable[[Callable[Concatenate[Scope, P], Awaitable[Answer | Pages]]], Callable[..., None]]:
-    """Make a command of an async function over a Scope; its answer is printed.
+    """Make a command of an async function that takes a Scope. Its answer is printed.
 
     The function's own parameters become options; --redis, --data-dir and --json are added to them.
-    What `changes` something leaves an audit record.
+    A command that `changes` something writes an audit record.
     """
     called = " ".join(each for each in (app.info.name, name) if each and each != "homewire")
 

@@ -1,4 +1,4 @@
-"""`run`, `router` and `api`: the server in its roles, and what it says once it is ready."""
+"""`run`, `router` and `api` start the server with its tiers, and print its URLs once it is ready."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def api(settings: Settings, as_json: Json = False) -> None:
 
 
 def _serve(settings: Settings, tiers: list[str], demo: bool, as_json: bool) -> None:
-    """Serve until a signal says stop."""
+    """Serve until a signal stops the process."""
     from homewire.app import Tier, serve
 
-    kept = kept_messages(settings) if "api" in tiers else []
+    unsent = unsent_kinds(settings) if "api" in tiers else []
 
     async def background(node: Node) -> None:
-        await _accompany(settings, node, demo, kept, as_json)
+        await _accompany(settings, node, demo, unsent, as_json)
 
     main = serve(settings, frozenset(map(Tier, tiers)), background)
     if settings.event_loop == "uvloop":
@@ -65,29 +65,31 @@ def _serve(settings: Settings, tiers: list[str], demo: bool, as_json: bool) -> N
         asyncio.run(main)
 
 
-async def _accompany(settings: Settings, node: Node, with_demo: bool, kept: list[str], as_json: bool) -> None:
-    """Beside the server: say that it is ready, and let the demo's sensors report.
+async def _accompany(
+    settings: Settings, node: Node, with_demo: bool, unsent: list[str], as_json: bool
+) -> None:
+    """Announce that the server is ready, and run the demo's sensors.
 
-    All of it is a client like any other, so that it can't keep the server from anything.
+    The sensors are clients like any other, so they cannot block the server.
     """
     if not with_demo:
-        _announce(settings, node, None, kept, as_json)
+        _announce(settings, node, None, unsent, as_json)
         return
     from homewire.sensors import Reporter, Sensors
     from homewire.tls import trust
 
-    # Read now, while it is surely the certificate that the port was opened with.
+    # Read now, while the file still has the certificate with which the port was opened.
     tls = trust(settings, node.base_url)
     sensors = await asyncio.to_thread(Sensors)
     readings = await asyncio.to_thread(sensors.read)
     demo = await _demo(settings, {name: reading.device_class for name, reading in readings.items()})
-    _announce(settings, node, demo, kept, as_json)
+    _announce(settings, node, demo, unsent, as_json)
     if demo is not None:
         await Reporter(node.base_url, sensors, demo.homes[0].devices, tls).run()
 
 
 async def _demo(settings: Settings, sensors: dict[str, str]) -> Demo | None:
-    """The demo, or None, said in the log, when there can't be one: the server runs on without it."""
+    """The demo, or None if it can't be created. The error is logged, and the server runs without a demo."""
     from homewire.cli.scope import open_store
     from homewire.demo import of_this_machine
 
@@ -102,14 +104,14 @@ async def _demo(settings: Settings, sensors: dict[str, str]) -> Demo | None:
 
 
 def _program() -> str:
-    """How this program was called, for somebody in the same directory."""
+    """The command that starts this program from the current directory."""
     started = sys.argv[0]
     if os.path.basename(started) == "__main__.py":
         return f"{os.path.relpath(sys.executable)} -m homewire.cli"
     return os.path.relpath(started) if os.path.isabs(started) else started
 
 
-def _announce(settings: Settings, node: Node, demo: Demo | None, kept: list[str], as_json: bool) -> None:
+def _announce(settings: Settings, node: Node, demo: Demo | None, unsent: list[str], as_json: bool) -> None:
     if as_json:
         import orjson
 
@@ -118,28 +120,30 @@ def _announce(settings: Settings, node: Node, demo: Demo | None, kept: list[str]
         print(orjson.dumps(ready).decode(), flush=True)
         return
     print(f"\nhomewire is ready at {node.base_url} (metrics: {node.admin_url}/metrics)", flush=True)
-    if kept:
-        print(kept_line(settings, kept), flush=True)
+    if unsent:
+        print(unsent_line(settings, unsent), flush=True)
     if demo is not None:
         print("\n".join(next_steps(settings, node.base_url, demo)), flush=True)
 
 
-def kept_messages(settings: Settings) -> list[str]:
-    """The kinds of messages to people that nothing is set to send."""
+def unsent_kinds(settings: Settings) -> list[str]:
+    """The kinds of messages for which no sender is configured."""
     senders = {"E-mails": settings.smtp_host, "SMS": settings.sms_url}
     return [name for name, sender in senders.items() if sender is None]
 
 
-def kept_line(settings: Settings, kept: list[str]) -> str:
-    """How to see the messages that are not sent."""
+def unsent_line(settings: Settings, unsent: list[str]) -> str:
+    """A line that says how to see stored messages."""
     where = "" if settings.data_dir == Settings().data_dir else f" --data-dir {settings.data_dir}"
-    return f"{' and '.join(kept)} to users are kept, not sent. See them: {_program()} messages{where}"
+    return (
+        f"{' and '.join(unsent)} to users are stored, not sent. Show them with: {_program()} messages{where}"
+    )
 
 
 def next_steps(settings: Settings, base: str, demo: Demo) -> list[str]:
-    """What somebody who sees this for the first time can copy into another terminal.
+    """Commands that a new user can copy into another terminal.
 
-    The demo's keys are in it. They are the reader's own, go to their terminal and to no log.
+    They contain the demo's keys, so they are printed on the terminal and never logged.
     """
     from homewire.demo import keys_path
 
@@ -161,7 +165,7 @@ def next_steps(settings: Settings, base: str, demo: Demo) -> list[str]:
         "Receive the events of this machine's sensors, all or of one of them:",
         f"  {program} listen{options}",
         *([f"  {program} listen --device {first.device_id}{options}"] if first else []),
-        "the same with any WebSocket client:",
+        "Or use any WebSocket client:",
         f"  {websocat} -H 'Authorization: ModeCloud {user.key}' '{socket}'",
         "Send an event to the home, with the command or with curl:",
         f"  {program} send --home {home.home_id} --type doorbell --data '{{\"rings\": 2}}'{options}",

@@ -15,14 +15,14 @@ from homewire.timestamps import timestamp
 
 login_tokens = typer.Typer(
     name="login-token",
-    help="Login tokens: each lets its user in once (POST /session/login-with-token).",
+    help="Login tokens: each signs its user in once (POST /session/login-with-token).",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
 sessions = typer.Typer(
     name="sessions",
-    help="Sessions: who is signed in, and from where.",
+    help="Sessions of users and devices.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -38,7 +38,7 @@ def register(app: typer.Typer) -> None:
 
 @command(login_tokens, "create", changes=True)
 async def create_login_token(scope: Scope, user: User, project: AnyProject = None) -> Answer:
-    """Create a login token of a user. It is shown this once, and good for HOMEWIRE_LOGIN_TOKEN_LIFETIME_S."""
+    """Create a login token of a user, shown only once and valid for HOMEWIRE_LOGIN_TOKEN_LIFETIME_S."""
     project_id = await scope.project_of_user(project, user)
     lifetime_ms = max(1, round(scope.settings.login_token_lifetime_s * 1000))
     token, _ = await scope.store.login_tokens.create(project_id, user, lifetime_ms)
@@ -49,29 +49,30 @@ async def create_login_token(scope: Scope, user: User, project: AnyProject = Non
 async def list_sessions(
     scope: Scope,
     user: Annotated[
-        int | None, typer.Option(help="Only of this user. None: of everybody.", show_default=False)
+        int | None,
+        typer.Option(help="Only sessions of this user. None: of all users and devices.", show_default=False),
     ] = None,
     project: Project = None,
 ) -> Answer:
-    """List the live sessions of a project, the oldest first; those of devices, too."""
+    """List the active sessions of a project, oldest first, including those of devices."""
     project_id = await scope.project(project)
     if user is None:
-        return [shown(each) async for page in scope.store.sessions.pages(project_id) for each in page]
+        return [to_json(each) async for page in scope.store.sessions.pages(project_id) for each in page]
     if await scope.store.users.get(project_id, user) is None:
         raise UnknownRecord("user", user)
     found = await scope.store.sessions.of_user(project_id, user)
-    return [shown(each) for each in sorted(found, key=lambda each: (each.started_ms, each.id))]
+    return [to_json(each) for each in sorted(found, key=lambda each: (each.started_ms, each.id))]
 
 
 @command(sessions, "show")
 async def show_session(scope: Scope, session_id: SessionId, project: Project = None) -> Answer:
-    """Show a session. One that ended can be seen for 30 days."""
+    """Show a session. An ended session is stored for 30 days."""
     project_id = await scope.project(project)
     session = await scope.store.sessions.get(project_id, session_id)
     if session is None:
         raise UnknownRecord("session", session_id)
     return {
-        **shown(session),
+        **to_json(session),
         "host": session.host,
         "authenticationType": session.authentication_type,
         "roles": list(session.roles),
@@ -87,13 +88,13 @@ async def show_session(scope: Scope, session_id: SessionId, project: Project = N
 async def end_session(
     scope: Scope,
     session_id: Annotated[str, typer.Option("--id", help="Session id.", show_default=False)] = "",
-    user: Annotated[int | None, typer.Option(help="With --all: whose sessions.", show_default=False)] = None,
+    user: Annotated[int | None, typer.Option(help="With --all: the user.", show_default=False)] = None,
     every: Annotated[bool, typer.Option("--all", help="All sessions of --user.")] = False,
     project: Project = None,
 ) -> Answer:
-    """End a session, or all of a user: keys are refused at once, and what is connected is closed.
+    """End a session, or all sessions of a user. Keys are refused and WebSockets closed at once.
 
-    Sessions that its key made end with it.
+    Sessions that were created with the key of an ended session end, too.
     """
     if bool(session_id) == every or every != (user is not None):
         raise InvalidInput("id", "give either --id, or --user with --all")
@@ -107,8 +108,8 @@ async def end_session(
     return {"userId": user}
 
 
-def shown(session: Session) -> dict[str, Any]:
-    """What a list has of a session."""
+def to_json(session: Session) -> dict[str, Any]:
+    """A session in a list."""
     holder = {"userId": session.user_id} if session.user_id else {"deviceId": session.device_id}
     return {
         "sessionId": session.id,

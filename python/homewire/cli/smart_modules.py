@@ -1,4 +1,4 @@
-"""Commands on smart modules: what is told of a project's events."""
+"""Commands on smart modules, which receive a project's events."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from homewire.webhooks.models import DeadLetter, ModuleType, SmartModule
 
 modules = typer.Typer(
     name="smart-module",
-    help="Smart modules: webhooks that are told of a project's events.",
+    help="Smart modules: webhooks that receive a project's events.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 dead_letters = typer.Typer(
     name="dead-letters",
-    help="Deliveries that were given up.",
+    help="Deliveries that failed for good.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -46,15 +46,18 @@ async def create_module(
     module_id: ModuleId,
     url: Annotated[str, typer.Option(help="Where events are posted: https (or http) and a public host.")],
     event: Annotated[list[str], typer.Option(help="Event type, exactly; repeat for more; * for all.")],
-    type: Annotated[ModuleType, typer.Option(help="What it is.")] = ModuleType.WEBHOOK,
-    description: Annotated[str, typer.Option(help="For people; every member of a home can read it.")] = "",
+    type: Annotated[ModuleType, typer.Option(help="Type of the module.")] = ModuleType.WEBHOOK,
+    description: Annotated[str, typer.Option(help="Description; every member of a home can read it.")] = "",
     home: Annotated[
         list[int] | None,
-        typer.Option(help="Home it is for; repeat for more. None: all of the project.", show_default=False),
+        typer.Option(
+            help="Home whose events it receives; repeat for more. None: all homes of the project.",
+            show_default=False,
+        ),
     ] = None,
     project: Project = None,
 ) -> Answer:
-    """Create a webhook. Its key, with which its receiver checks signatures, is shown this once."""
+    """Create a webhook. Its key, which verifies signatures, is shown only once."""
     from homewire.sealing import require_secret
     from homewire.webhooks.registration import create_webhook
 
@@ -71,9 +74,9 @@ async def create_module(
 
 @command(modules, "list")
 async def list_modules(scope: Scope, project: Project = None) -> Answer:
-    """List the smart modules, with what waits and whether a circuit breaker is open."""
+    """List the smart modules, with waiting deliveries and the state of the circuit breaker."""
     project_id = await scope.project(project)
-    return [await _shown(scope, module) for module in await scope.store.smart_modules.list(project_id)]
+    return [await _to_json(scope, module) for module in await scope.store.smart_modules.list(project_id)]
 
 
 @command(modules, "show")
@@ -83,19 +86,19 @@ async def show_module(scope: Scope, module_id: ModuleId, project: Project = None
     module = await scope.store.smart_modules.get(project_id, module_id)
     if module is None:
         raise UnknownRecord("smart module", module_id)
-    return await _shown(scope, module)
+    return await _to_json(scope, module)
 
 
 @command(modules, "suspend", changes=True)
 async def suspend_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
-    """Deliver nothing until it is resumed. What happens meanwhile is kept, within its bounds."""
+    """Stop deliveries until the module is resumed. Events wait, within webhook_waiting_bytes."""
     await scope.store.smart_modules.suspend(await scope.project(project), module_id)
     return {"moduleId": module_id}
 
 
 @command(modules, "resume", changes=True)
 async def resume_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
-    """Deliver again; an open circuit breaker is closed, too."""
+    """Resume deliveries, and close an open circuit breaker."""
     await scope.store.smart_modules.resume(await scope.project(project), module_id)
     return {"moduleId": module_id}
 
@@ -106,14 +109,13 @@ async def rotate_module_key(
     module_id: ModuleId,
     overlap_hours: Annotated[
         float,
-        typer.Option(min=0, max=24 * 365, help="How long the present key signs, too. 0: it ends at once."),
+        typer.Option(min=0, max=24 * 365, help="Hours in which the old key signs, too. 0: none."),
     ] = 24.0,
     project: Project = None,
 ) -> Answer:
-    """Replace the key that signs deliveries. The new one is shown this once.
+    """Replace the key that signs deliveries. The new key is shown only once.
 
-    During the overlap X-Homewire-Signature has a v1 of each key. X-Mode-Signature is of the present key until
-    the overlap ends.
+    During the overlap X-Homewire-Signature has a v1 of each key. X-Mode-Signature is made with the old key.
     """
     from homewire.sealing import require_secret
     from homewire.webhooks.registration import rotate_key
@@ -126,10 +128,10 @@ async def rotate_module_key(
 
 @command(modules, "test")
 async def try_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
-    """Post one test event to a webhook, signed with its key, and show whether the receiver took it.
+    """Post one test event to a webhook, signed with its key, and show whether the receiver accepted it.
 
-    The event has the type _webhookTest_ and no home. It is tried once, from this machine, and reaches nobody
-    else. A suspended module is tested, too.
+    The event has the type _webhookTest_ and no home. It is sent once from this machine, to this webhook only.
+    A suspended module is tested, too.
     """
     from homewire.sealing import Sealer
     from homewire.webhooks.registration import post_test
@@ -140,13 +142,15 @@ async def try_module(scope: Scope, module_id: ModuleId, project: Project = None)
         raise UnknownRecord("smart module", module_id)
     problem = await post_test(scope.settings, Sealer.of(scope.settings), module, scope.store.now_ms())
     if problem is not None:
-        raise ClientError(f"the receiver of smart module {module_id} did not take the test event: {problem}")
+        raise ClientError(
+            f"the receiver of smart module {module_id} did not accept the test event: {problem}"
+        )
     return {"moduleId": module_id, "delivered": True}
 
 
 @command(modules, "delete", changes=True)
 async def delete_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
-    """Delete a smart module, with what waits for it and its dead letters."""
+    """Delete a smart module, its waiting deliveries and its dead letters."""
     await scope.store.smart_modules.delete(await scope.project(project), module_id)
     return {"moduleId": module_id}
 
@@ -204,7 +208,7 @@ async def _all_dead_letters(scope: Scope, project_id: int, module_id: str) -> li
     return [dead_letter.id for dead_letter in dead_letters]
 
 
-async def _shown(scope: Scope, module: SmartModule) -> dict[str, Any]:
+async def _to_json(scope: Scope, module: SmartModule) -> dict[str, Any]:
     waiting, dead = await scope.store.module_deliveries.counts(module.project_id, module.id)
     return {
         "moduleId": module.id,
