@@ -1,4 +1,4 @@
-"""What hostile principals do in the row of fairness, each to one resource, and what an honest user asks."""
+"""Attacks of the fairness row, each on one resource, and the requests of an honest user."""
 
 from __future__ import annotations
 

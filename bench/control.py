@@ -1,4 +1,4 @@
-"""Rows of the control records: how soon a revocation is heard under load, and what it does to others."""
+"""Rows of control records: the time of a revocation under load, and its effect on other connections."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ async def open_socket(http: aiohttp.ClientSession, home: int, key: str) -> aioht
 async def closed(socket: aiohttp.ClientWebSocketResponse) -> None:
     message = await socket.receive(timeout=10)
     if message.type is not aiohttp.WSMsgType.CLOSE:
-        raise BenchError(f"whoever was to be closed heard {message.type.name}")
+        raise BenchError(f"a connection that should be closed received {message.type.name}")
 
 
 def removal(*, pairs: int, small: bool) -> Table:

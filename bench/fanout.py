@@ -112,7 +112,7 @@ def _one(load: str, name: str, plan: Plan, frames: int) -> Run:
 
 
 def _present(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Those that can take part, and the line printed for each that cannot. BenchError for strangers."""
+    """The available contestants; prints a line for each other one. BenchError for unknown names."""
     if unknown := set(names) - {"floor1", *contestants.PEERS, *daemons.DAEMONS}:
         raise BenchError(f"no such contestant: {', '.join(sorted(unknown))}")
     skipped = {name: why for name in names if name in daemons.DAEMONS and (why := daemons.missing(name))}

@@ -33,9 +33,9 @@ from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 
 GROUP = 250
-"""Members of a group whose right is revoked."""
+"""Members of a group whose permission is revoked."""
 SOCKETS_OF_KEPT = 20
-"""Of each user who keeps the right."""
+"""Connections of each user who keeps the permission."""
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ def one(*, pairs: int, small: bool) -> Table:
 
 @dataclass(slots=True)
 class _Crowd:
-    """Listeners of one home: those of some groups, whose right will end, and others, who keep theirs."""
+    """Listeners of one home: those of some groups, whose permission will end, and others, who keep theirs."""
 
     project: int
     right: Permission
@@ -170,7 +170,7 @@ def _revoke_crowd(load: str, url: str, port: int, crowd: _Crowd, events: int, ra
         publishing.result()
         result = kept.result()
         if not result["complete"]:
-            raise BenchError(f"who kept the right lost events: {result}")
+            raise BenchError(f"users with the permission lost events: {result}")
         closes, late = [], [0.0]
         for listener, answered, (_, keys) in zip(listening, answers, crowd.groups, strict=True):
             listener.process.end_input()

@@ -39,7 +39,7 @@ ROOM |= {"address_tcp_connections": "1000000"}
 
 
 class BenchError(Exception):
-    """The benchmark could not be carried out, or what was measured is not valid."""
+    """The benchmark could not run, or its result is not valid."""
 
 
 def pinned(command: Sequence[str], core: int) -> list[str]:
@@ -196,7 +196,7 @@ def _table(path: Path) -> dict[str, int]:
 
 def http_text(url: str) -> str:
     """The body of a GET. Raises OSError (URLError) when there is no good answer."""
-    # A certificate of the benchmark's own is nobody's to check.
+    # The benchmark's own certificate is not verified.
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     with urllib.request.urlopen(url, timeout=5, context=trusting) as response:
@@ -236,7 +236,7 @@ def redis(fsync: str) -> Iterator[str]:
             "700",
         ]
         command += ["--dir", directory, "--save", "", "--appendonly", "yes", "--appendfsync", fsync]
-        # Rewriting the log in the middle of a run would be measured as somebody's work.
+        # A rewrite of the log in the middle of a run would falsify the measurement.
         command += ["--auto-aof-rewrite-percentage", "0", "--maxmemory-policy", "noeviction", "--logfile", ""]
         with Process([*command, "--loglevel", "warning"], LOAD_CORE) as server:
             wait_for(path.exists, server)
@@ -265,7 +265,7 @@ def homewire(
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens there."""
+    """Whether a process listens on the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -79,7 +79,7 @@ class Plan:
 
     @property
     def steps(self) -> int:
-        """How often `create` says that something was made, after its users."""
+        """How often `create` reports a created record, apart from users."""
         return self.homes * (self.users + self.devices)
 
 
@@ -205,7 +205,7 @@ def read_keys(data_dir: Path) -> Demo | None:
 
 
 def write_keys(data_dir: Path, demo: Demo) -> None:
-    """Replace the file of keys as a whole; only its owner can read it, at no moment anybody else."""
+    """Replace the file of keys atomically. Only its owner can ever read it."""
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = keys_path(data_dir)
     draft = path.with_suffix(".new")
@@ -217,7 +217,7 @@ def write_keys(data_dir: Path, demo: Demo) -> None:
 
 
 def _lost(data_dir: Path) -> str:
-    # Nothing is rotated unasked: somebody may be using those keys.
+    # The keys are not rotated, because they may be in use.
     return (
         f"there are projects here, but {keys_path(data_dir)} holds no key of a living demo, and a key "
         "can't be read back. Start without --demo, or delete the projects (`homewire project list`, "

@@ -65,7 +65,7 @@ class RequestError(HomewireError):
 
 
 def explained(reason: str, data: Mapping[str, Any]) -> str:
-    """A refusal in one line, for people: ``field: problem`` where both are known."""
+    """A refusal as one line of text: ``field: problem`` if both are known."""
     if data.get("field") and data.get("problem"):
         return f"{data['field']}: {data['problem']}"
     details = ", ".join(f"{name}: {value}" for name, value in data.items())
@@ -73,7 +73,7 @@ def explained(reason: str, data: Mapping[str, Any]) -> str:
 
 
 class InvalidInput(RequestError):
-    """Bad input of any kind: names the `field` and says what is wrong with it."""
+    """Invalid input: the `field` and its problem."""
 
     default_reason = "INVALID_PARAMETER"
 
@@ -93,7 +93,7 @@ class PermissionDenied(RequestError):
 
 
 class LoginRefused(PermissionDenied):
-    """Somebody did not prove who they are, or may not log in (yet)."""
+    """The caller is not authenticated, or may not log in yet."""
 
     default_reason = "INCORRECT_PASSWORD"
 
@@ -104,8 +104,8 @@ class QuotaExceeded(PermissionDenied):
     default_reason = "QUOTA_EXCEEDED"
 
     def __init__(self, setting: str) -> None:
-        what, unit = setting.split("_")
-        super().__init__(setting=setting, problem=f"the {what} stores as many {unit} as it may")
+        owner, unit = setting.split("_")
+        super().__init__(setting=setting, problem=f"the {owner} has reached its maximum of stored {unit}")
 
 
 class NotFound(RequestError):
@@ -149,7 +149,7 @@ class InUse(RequestError):
 
 
 class InternalError(RequestError):
-    """Something of ours is broken. What, only the log says."""
+    """A fault of homewire. Only the log has its details."""
 
     status = 500
     default_reason = "INTERNAL_ERROR"
@@ -196,7 +196,7 @@ class NotConfirmed(Unavailable):
 
 
 class ConfigurationError(HomewireError):
-    """A setting or the machine cannot work as asked; the message says what to do."""
+    """A setting or the machine is unsuitable. The text says what to do."""
 
 
 class DataDirInUse(ConfigurationError):
@@ -208,7 +208,7 @@ class StoreError(HomewireError):
 
 
 class UnknownRecord(StoreError):
-    """A record that the change names does not exist. `noun` and `identifier` say which."""
+    """A record that a change needs does not exist; `noun` and `identifier` name it."""
 
     def __init__(self, noun: str, identifier: object) -> None:
         self.noun = noun
@@ -227,11 +227,11 @@ class Conflict(StoreError):
 
 
 class NotSent(HomewireError):
-    """A message to somebody could not be handed over; the text says why, without a secret or an address."""
+    """A message could not be sent. The text says why, without secrets and addresses."""
 
 
 class Undeliverable(NotSent):
-    """It was refused for good: trying again is of no use."""
+    """A message was refused, and a retry cannot succeed."""
 
 
 class ClientError(HomewireError):

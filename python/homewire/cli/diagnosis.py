@@ -50,7 +50,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check saw, and what to do about it (empty when nothing is)."""
+    """The result of one check, and what to do about it (empty: nothing)."""
 
     check: str
     level: Level
@@ -68,7 +68,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(settings: Settings, as_json: Json = False) -> None:
-    """Say whether this machine and configuration can run homewire, and what to do where not."""
+    """Check whether this machine and configuration can run homewire, and say how to repair what fails."""
     findings = asyncio.run(examine(settings))
     fit = all(finding.level is not Level.FATAL for finding in findings)
     if as_json:
@@ -160,7 +160,7 @@ def _data_directory(settings: Settings) -> list[Finding]:
         advice = "let it belong to the user that homewire runs as"
         return [Finding("data directory", Level.WARNING, seen, advice)]
     if found.st_mode & 0o077:
-        advice = f"chmod 700 {settings.data_dir}: the append-only file in it is for nobody else to read"
+        advice = f"chmod 700 {settings.data_dir}: no other user may read its append-only file"
         return [Finding("data directory", Level.WARNING, seen, advice)]
     return [Finding("data directory", Level.OK, seen)]
 
@@ -184,7 +184,7 @@ def _proxies(settings: Settings) -> list[Finding]:
 
 
 def _serves(settings: Settings) -> bool:
-    """Whether the homewire that runs on the data directory is what listens on the port."""
+    """Whether the node of the data directory listens on the port."""
     import psutil
 
     from homewire.redis.data_dir import holder
@@ -240,11 +240,11 @@ async def _configured(client: RedisClient, info: dict[str, Any]) -> list[Finding
     from redis.exceptions import ResponseError
 
     try:
-        told = await client.config_get("appendfsync", "min-replicas-to-write")
+        configured = await client.config_get("appendfsync", "min-replicas-to-write")
     except ResponseError:
         advice = "see at its operator that it is durable, and that maxmemory-policy is noeviction"
         return [Finding("redis configuration", Level.WARNING, "this Redis does not tell", advice)]
-    options = {str(name): str(value) for name, value in told.items()}
+    options = {str(name): str(value) for name, value in configured.items()}
     from homewire.redis.connect import memory_limit
 
     memory = await memory_limit(client)
@@ -274,7 +274,7 @@ def _memory(memory: MemoryLimit, info: dict[str, Any]) -> Finding:
     used = f"{int(info.get('used_memory', 0)) // MIB} MiB used"
     if memory.bytes:
         return Finding("maxmemory", Level.OK, f"{memory.bytes // MIB} MiB, {used}")
-    advice = "CONFIG SET maxmemory to what it may take: without it the out-of-memory killer is the limit"
+    advice = "set its limit with CONFIG SET maxmemory; without one, the out-of-memory killer may end it"
     return Finding("maxmemory", Level.WARNING, f"none, {used}", advice)
 
 

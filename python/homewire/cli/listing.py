@@ -55,7 +55,7 @@ async def list_apps(scope: Scope, project: Project = None) -> Answer:
 async def list_users(
     scope: Scope,
     search: Annotated[
-        str, typer.Option(help="Only those whose name, address, number or external key contains it.")
+        str, typer.Option(help="Only users with this text in name, address, number or external key.")
     ] = "",
     skip: Skip = 0,
     limit: Limit = None,

@@ -35,7 +35,7 @@ def show(answer: Answer, as_json: bool) -> None:
 
 
 async def show_pages(pages: Pages, as_json: bool) -> None:
-    """Print a long list to standard output: one JSON array, or a table whose pages have a width each."""
+    """Print a long list to standard output: one JSON array, or a table with column widths for each page."""
     if as_json:
         import orjson
 
@@ -55,7 +55,7 @@ async def show_pages(pages: Pages, as_json: bool) -> None:
 
 
 def complain(line: str, machine: dict[str, Any] | None = None) -> None:
-    """One line on standard error, for people; as JSON where `machine` is given."""
+    """Print one line on standard error, or `machine` as JSON if it is given."""
     if machine is None:
         print(f"homewire: {line}", file=sys.stderr, flush=True)
     else:

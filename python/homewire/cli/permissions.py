@@ -16,13 +16,13 @@ from homewire.projects.models import AccessControl
 
 permissions = typer.Typer(
     name="permission",
-    help="Permissions: who may hear and do what in projects with access control by permission.",
+    help="Permissions of users and groups, in projects with access control by permission.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 groups = typer.Typer(
     name="group",
-    help="Groups of users, who have permissions together.",
+    help="Groups of users that share permissions.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -64,7 +64,7 @@ async def grant(
     write: Write = None,
     project: Project = None,
 ) -> Answer:
-    """Grant permissions to a user, or to everybody in a group."""
+    """Grant permissions to a user, or to all members of a group."""
     store = scope.store
     answer = await _change(
         scope, project, user, group, read, write, store.permissions.grant, store.groups.grant
@@ -121,7 +121,7 @@ async def create_group(scope: Scope, name: Name, project: Project = None) -> Ans
 
 @command(groups, "delete", changes=True)
 async def delete_group(scope: Scope, group: GroupId, project: Project = None) -> Answer:
-    """Delete a group. Its members lose what they had by it alone."""
+    """Delete a group. Its members lose the permissions that only the group gave."""
     await scope.store.groups.delete(await scope.project(project), group)
     return {"groupId": group}
 
@@ -135,7 +135,7 @@ async def add_member(scope: Scope, group: GroupId, user: User, project: Project 
 
 @command(groups, "remove", changes=True)
 async def remove_member(scope: Scope, group: GroupId, user: User, project: Project = None) -> Answer:
-    """Take a user out of a group. They lose what they had by it alone."""
+    """Remove a user from a group. The user loses the permissions that only the group gave."""
     await scope.store.groups.quit(await scope.project(project), group, user)
     return {"groupId": group, "userId": user}
 
@@ -161,8 +161,8 @@ async def _change(
     of_user: Change,
     of_group: Change,
 ) -> Answer:
-    """Change one permission after another. All are looked at first, so that a slip changes nothing."""
-    # Here, as everything that needs the store: it is most of what a start costs.
+    """Change permissions one by one. All are checked first, so that a mistake changes nothing."""
+    # Imported here, because the store takes most of the time of a start.
 
     from homewire.permissions.store import parse
 
@@ -170,15 +170,15 @@ async def _change(
     wanted = [parse("read", f"read:{each}") for each in read or ()]
     wanted += [parse("write", f"write:{each}") for each in write or ()]
     if not wanted:
-        raise typer.BadParameter("missing; say what by --read or --write", param_hint="--read")
+        raise typer.BadParameter("missing; name a resource with --read or --write", param_hint="--read")
     project_id = await scope.project(project)
     for permission in wanted:
         if user is not None:
             await of_user(project_id, user, permission)
         elif group is not None:
             await of_group(project_id, group, permission)
-    whose = {"userId": user} if user is not None else {"groupId": group}
-    return {**whose, "permissions": [str(permission) for permission in wanted]}
+    holder = {"userId": user} if user is not None else {"groupId": group}
+    return {**holder, "permissions": [str(permission) for permission in wanted]}
 
 
 def _one_of(user: int | None, group: int | None) -> None:

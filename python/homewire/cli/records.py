@@ -27,7 +27,7 @@ project_keys = _group("project-key", "Keys of a project, with permissions.")
 apps = _group("app", "Apps that a project's users sign in with.")
 users = _group("user", "Users of a project.")
 homes = _group("home", "Homes of a project.")
-members = _group("member", "Members of a home: who may hear it.")
+members = _group("member", "Members of a home, who receive its events.")
 devices = _group("device", "Devices of a project.")
 
 
@@ -47,7 +47,8 @@ async def create_project(
     name: Name,
     accounts: Annotated[AccountSystem, typer.Option(help="How its users sign in.")],
     access_control: Annotated[
-        AccessControl, typer.Option(help="Who may hear a home: its members, or whoever has the permission.")
+        AccessControl,
+        typer.Option(help="Who receives events of a home: its members, or users with a permission."),
     ] = AccessControl.MEMBERSHIP,
     on_demand_provisioning: Annotated[
         bool, typer.Option("--on-demand-provisioning", help="Devices may register themselves with a token.")
@@ -66,14 +67,14 @@ async def list_projects(scope: Scope) -> Answer:
 
 @command(projects, "show")
 async def show_project(scope: Scope, project: Project = None) -> Answer:
-    """Show a project, its settings, and what it stores."""
+    """Show a project, its settings and its stored records and bytes."""
     project_id = scope.named(project)
     return await _project(scope, project_id) | await _stored(scope, project_id)
 
 
 @command(projects, "recount", changes=True)
 async def recount_project(scope: Scope, project: Project = None) -> Answer:
-    """Count again what a project stores, and correct its counters."""
+    """Count the records and bytes of a project again, and correct its counters."""
     project_id = scope.named(project)
     await scope.store.recount.recount(project_id)
     return {"projectId": project_id} | await _stored(scope, project_id)
@@ -103,9 +104,7 @@ async def set_project(
     ] = None,
     invitations: Annotated[
         Invitations | None,
-        typer.Option(
-            help="Whether somebody whom a stranger adds to a home has to accept first.", show_default=False
-        ),
+        typer.Option(help="Whether a user who is added to a home must accept first.", show_default=False),
     ] = None,
     sms_country_codes: Annotated[
         str | None,
@@ -263,7 +262,7 @@ async def create_user(
 @command(users, "delete", changes=True)
 async def delete_user(scope: Scope, user: User, project: AnyProject = None) -> Answer:
     """Delete a user with all sessions and memberships. The user's keys are refused at once."""
-    # In a project that is named, also what an interrupted deletion left is found.
+    # With a given project, the rest of an interrupted deletion is found, too.
     project_id = await (scope.project_of_user(None, user) if project is None else scope.project(project))
     await scope.store.users.delete(project_id, user)
     return {"userId": user}
@@ -310,7 +309,7 @@ async def add_member(scope: Scope, home: Home, user: User, project: AnyProject =
 
 @command(members, "remove", changes=True)
 async def remove_member(scope: Scope, home: Home, user: User, project: AnyProject = None) -> Answer:
-    """Take a user out of a home, whose events reach the user no more. With its only member the home goes."""
+    """Remove a user from a home. Its events no longer reach the user. A home without members is deleted."""
     await scope.store.homes.remove_member(await scope.project_of_home(project, home), home, user)
     return {"homeId": home, "userId": user}
 
@@ -320,9 +319,9 @@ async def create_device(
     scope: Scope,
     device_class: Annotated[str, typer.Option("--class", help="Device class.")],
     project: Project = None,
-    home: Annotated[int | None, typer.Option(help="Home id; none until somebody claims it.")] = None,
+    home: Annotated[int | None, typer.Option(help="Home id. None: the device can be claimed later.")] = None,
     tag: Annotated[str | None, typer.Option(help="Tag, free text.")] = None,
-    name: Annotated[str | None, typer.Option(help="Name for people.")] = None,
+    name: Annotated[str | None, typer.Option(help="Display name.")] = None,
 ) -> Answer:
     """Create a device. Its key and claim code are shown this once."""
     project_id = await scope.project(project)
@@ -381,7 +380,7 @@ async def _project(scope: Scope, project_id: int) -> dict[str, Any]:
 
 
 async def _stored(scope: Scope, project_id: int) -> dict[str, Any]:
-    """What it stores, beside what it may by the settings of this command (0: no limit)."""
+    """Stored records and bytes, and their limits by the settings of this command (0: no limit)."""
     stored, quotas = await scope.store.usage.of(project_id), scope.store.usage.quotas
     return {
         "storedBytes": stored.bytes,

@@ -49,7 +49,7 @@ async def demo(scope: Scope, homes: Homes = 1, devices: Devices = 1, users: User
 
 @contextmanager
 def _progress(steps: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error, where that is a terminal; what is to be called for each step."""
+    """Show a progress bar if standard error is a terminal. Yields the function to call for each step."""
     if not sys.stderr.isatty():
         yield lambda: None
         return
@@ -164,7 +164,7 @@ def send(
 
 
 def _tell(as_json: bool) -> Callable[[Lost | Restored], None]:
-    """What says on standard error that the connection is lost, and that it is back."""
+    """A function that reports on standard error when the connection is lost and when it is back."""
     from homewire.client import Lost
 
     def tell(change: Lost | Restored) -> None:
@@ -172,7 +172,7 @@ def _tell(as_json: bool) -> Callable[[Lost | Restored], None]:
             line = f"connection lost ({printable(change.problem)}); connecting again"
             machine: dict[str, Any] = {"connection": "lost", "problem": change.problem}
         else:
-            line = f"connected again after {change.after_s:.1f} s; what happened meanwhile was not received"
+            line = f"connected again after {change.after_s:.1f} s; events of the outage were not received"
             machine = {"connection": "restored", "afterS": round(change.after_s, 3)}
         complain(line, machine if as_json else None)
 

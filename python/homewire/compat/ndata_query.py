@@ -1,4 +1,4 @@
-"""NData, the query language of spec 003: from the parameters of a URL to what is asked.
+"""NData, the query language of spec 003: from the parameters of a URL to a query.
 
 `member=op:argument:argument;op:argument`: `;` separates operations, all of which must hold, `:` arguments,
 and a member that is named again adds to what it was asked before. A value without an operator must be

@@ -228,7 +228,7 @@ class LoginAnswer(Answer):
 
 
 class Message(Answer):
-    """A message for people."""
+    """A text for the user."""
 
     message: str
 

@@ -29,7 +29,7 @@ from homewire.rest.shapes import SESSIONS
 from homewire.users.models import User
 
 USERS: Final = UUID("27fbab6b-a565-4df9-8000-f9814bb02008")
-"""The namespace of users' guids: of our own, and for good."""
+"""The namespace of users' guids. It never changes."""
 
 
 class AppUserDetails(models.Answer):
@@ -167,7 +167,7 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             tag="Sessions Controller",
             summary="Log in as a device",
             description="With the device's id and its key. The answer sets the cookie of a new session, "
-            "which may do what the key may, and ends with it.",
+            "which has the permissions of the key, and ends with it.",
             source="spec 002, POST /session/node/login",
             access=Access(anonymous=True, by_handler=True),
             handler=log_in_node,

@@ -39,7 +39,7 @@ _COMPILED: Final = threading.Event()
 
 @dataclass(frozen=True, slots=True)
 class UserAgentDevice:
-    """The program that logged in, and what it runs on. What the User-Agent doesn't say is empty."""
+    """The program that logged in, and its system. A part that the User-Agent lacks is empty."""
 
     type: str = "other"
     """`browser`, `mobile-app`, `desktop-app`, or `other`: a library, a bot, nothing known."""

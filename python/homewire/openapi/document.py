@@ -308,7 +308,7 @@ def _inlined(schema: Part, components: Part) -> Part:
     if "$ref" in schema:
         return dict(components[schema["$ref"].removeprefix(_SCHEMAS.format(name=""))])
     present = dict(schema)
-    # Generators of clients quote quotes twice, and then send what nobody takes.
+    # Client generators quote quotes twice, and then send an invalid value.
     if (default := present.get("default", "")) is None or '"' in str(default):
         del present["default"]
     choices = present.pop("anyOf", None)

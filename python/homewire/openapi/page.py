@@ -1,4 +1,4 @@
-"""GET /, /openapi.json and /docs: the OpenAPI document, for programs and for people.
+"""GET /, /openapi.json and /docs: the OpenAPI document, as JSON and as a page.
 
 They are made from the table of operations at the first request, not at the start of the node: that would
 make each start a tenth slower. The page is plain HTML without a script.
@@ -188,8 +188,8 @@ def _kind(schema: Part) -> str:
         return " or ".join(_kind(each) for each in schema["anyOf"] if each.get("type") != "null")
     if schema.get("type") == "array":
         return f"array of {_kind(schema.get('items', {}))}"
-    said = ("format", "minimum", "maximum", "minLength", "maxLength", "default")
-    limits = [f"{name} {schema[name]}" for name in said if schema.get(name) not in (None, "")]
+    shown = ("format", "minimum", "maximum", "minLength", "maxLength", "default")
+    limits = [f"{name} {schema[name]}" for name in shown if schema.get(name) not in (None, "")]
     words = [schema.get("type", "any JSON"), *limits]
     return escape(", ".join(words))
 

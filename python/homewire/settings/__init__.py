@@ -55,7 +55,7 @@ class Settings(
 
     @property
     def by_https(self) -> bool:
-        """Whether people reach this homewire by https, however its nodes are reached."""
+        """Whether the public URL of this homewire is https, however its nodes are reached."""
         return self.public_base_url.startswith("https://")
 
     @property
@@ -70,7 +70,7 @@ class Settings(
 
 
 def _reachable(host: str) -> str:
-    """The host in a URL by which this machine reaches what listens on `host`."""
+    """The host in a URL with which this machine reaches a server that listens on `host`."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
     named = everywhere.get(host, host)
     return f"[{named}]" if ":" in named else named
@@ -144,7 +144,7 @@ def in_environment() -> environment.Environment:
 
 
 def _check(settings: Settings) -> None:
-    """What types and limits can't say. Raises ConfigurationError."""
+    """Check what types and limits can't express. Raises ConfigurationError."""
     if settings.workers != 1:
         raise ConfigurationError(
             f"--workers {settings.workers}: several workers in one node do not exist yet. "
@@ -169,7 +169,7 @@ def _check(settings: Settings) -> None:
 
 
 def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Settings that contradict a bound: what is so and what to do, in words for the operator."""
+    """Settings that contradict a bound: the contradiction, and advice for the operator."""
     if settings.send_queue_bytes < LARGEST_BULK_BYTES:
         yield (
             f"{named('send_queue_bytes')}: {settings.send_queue_bytes} bytes are less than the largest bulk "
@@ -187,7 +187,7 @@ def _check_form(parse: Callable[[str], object], value: str, name: str, example: 
 
 
 def _problems(errors: Any) -> str:
-    """What is wrong with which settings; values stay out of it, for one may be a secret."""
+    """The invalid settings and their problems, without values, which may be secret."""
     return "; ".join(f"{named(str(error['loc'][0]))}: {in_plain_words(error)}" for error in errors)
 
 
@@ -206,10 +206,10 @@ _PLAIN = {
 
 def in_plain_words(error: Any) -> str:
     """The problem of one of pydantic's errors, without the words of the implementation."""
-    told = _PLAIN.get(error["type"])
-    if told is None:
+    text = _PLAIN.get(error["type"])
+    if text is None:
         return str(error["msg"]).removeprefix("Value error, ")
-    return told.format(**error.get("ctx", {})).replace("'", "")
+    return text.format(**error.get("ctx", {})).replace("'", "")
 
 
 def named(name: str) -> str:

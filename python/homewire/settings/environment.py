@@ -1,4 +1,4 @@
-"""The `HOMEWIRE_…` variables: values of settings, files with secrets, what Kubernetes injected, and slips."""
+"""The `HOMEWIRE_…` variables: values of settings, secrets in files, Kubernetes variables, misspelt names."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ NO_SETTINGS: Final = frozenset(
 """Variables of single commands, of the load test and of the tests."""
 STANDARD_INPUT: Final = "-"
 LONGEST_SECRET: Final = 64 * 1024
-A_SLIP: Final = 0.85
-"""A name at least so similar to a setting's is an error: it was meant to be that setting."""
+MISSPELT: Final = 0.85
+"""Similarity to a setting's name from which a variable counts as misspelt, which is an error."""
 SIMILAR: Final = 0.7
+"""Similarity from which the warning about a variable names the setting."""
 
 # What the kubelet adds to each container for each Service of the namespace, e.g. one named homewire-smtp.
 _OF_A_SERVICE: Final = re.compile(
@@ -43,17 +44,17 @@ class Environment:
     injected: tuple[str, ...]
     """Variables that Kubernetes made for a Service: they are no settings."""
     unknown: Mapping[str, str]
-    """Other variables that are no settings, each with the setting that looks most like it, or ``""``."""
+    """Other variables that are no settings, each with the most similar setting, or ``""``."""
 
     def warnings(self) -> list[str]:
-        """What is said of the unknown ones."""
+        """A warning for each unknown variable."""
         return [f"{name}: is not a setting{_did_you_mean(near)}" for name, near in self.unknown.items()]
 
 
 def read(variables: Mapping[str, str], settings: Collection[str], secrets: Collection[str]) -> Environment:
     """Sort out `variables`. `settings` are the names of all settings, `secrets` of those that are secret.
 
-    Raises ConfigurationError for a slip (HOMEWIRE_HOSTT), and for a file that can't be read.
+    Raises ConfigurationError for a misspelt name (HOMEWIRE_HOSTT), and for a file that can't be read.
     """
     given = {name.upper(): value for name, value in variables.items() if name.upper().startswith(PREFIX)}
     known = {PREFIX + name.upper(): name for name in settings}
@@ -78,7 +79,7 @@ def read(variables: Mapping[str, str], settings: Collection[str], secrets: Colle
 
 
 def read_secret(path: Path, named: str) -> str:
-    """The first line of a file, or of standard input for `-`. Raises ConfigurationError that says `named`."""
+    """The first line of a file, or of standard input for `-`. Raises ConfigurationError for `named`."""
     try:
         if str(path) == STANDARD_INPUT:
             text = sys.stdin.readline(LONGEST_SECRET)
@@ -102,14 +103,14 @@ def _is_injected(variable: str, value: str) -> bool:
 
 
 def _nearest(variable: str, known: Collection[str]) -> str:
-    """The known variable that looks most like this one, or "". Raises ConfigurationError for a slip."""
+    """The most similar known variable, or "". Raises ConfigurationError for a misspelt one."""
     name = variable.removeprefix(PREFIX)
     others = [each.removeprefix(PREFIX) for each in known]
     near = difflib.get_close_matches(name, others, n=1, cutoff=SIMILAR)
     if not near:
         return ""
     suggestion = PREFIX + near[0]
-    if difflib.SequenceMatcher(None, name, near[0]).ratio() >= A_SLIP:
+    if difflib.SequenceMatcher(None, name, near[0]).ratio() >= MISSPELT:
         raise ConfigurationError(f"{variable}: is not a setting{_did_you_mean(suggestion)}")
     return suggestion
 
