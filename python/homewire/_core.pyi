@@ -140,7 +140,6 @@ class XaddPrefixes:
 
 _Notification = (
     tuple[Literal["closed"], int, int]
-    | tuple[Literal["reserved"], int, int, int]
     | tuple[Literal["adopted"], int]
     | tuple[Literal["written"], int, int]
     | tuple[Literal["exceeded"], str, int]

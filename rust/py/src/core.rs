@@ -321,13 +321,6 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
         Notification::Closed { id, code } => {
             ("closed", id.as_u64(), code).into_pyobject(py)?.into_any()
         }
-        Notification::Reserved {
-            id,
-            project,
-            device,
-        } => ("reserved", id.as_u64(), project, device)
-            .into_pyobject(py)?
-            .into_any(),
         Notification::Adopted { id } => ("adopted", id.as_u64()).into_pyobject(py)?.into_any(),
         Notification::Written { id, sequence } => ("written", id.as_u64(), sequence)
             .into_pyobject(py)?

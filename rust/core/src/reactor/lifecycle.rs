@@ -93,11 +93,6 @@ impl Reactor {
         });
         self.reserved += 1;
         Stats::add(&self.shared.stats.reserved, 1);
-        self.notify_device_state(id, |id, project, device| Notification::Reserved {
-            id,
-            project,
-            device,
-        });
         self.timers
             .add_reservation_deadline(id, Instant::now() + self.limits.reservation);
         if self.stopping {
@@ -131,7 +126,7 @@ impl Reactor {
             self.remove(id, EndCode::ABNORMAL);
             return;
         }
-        self.notify_device_state(id, |id, _, _| Notification::Adopted { id });
+        self.notify_adopted(id);
         self.seal(audience, usize::MAX);
         self.flush(id);
         // Its access may have ended before it had a socket.
@@ -142,16 +137,11 @@ impl Reactor {
     }
 
     /// Only devices: nothing tracks which users are connected.
-    fn notify_device_state(
-        &mut self,
-        id: ConnectionId,
-        notification: fn(ConnectionId, u64, u64) -> Notification,
-    ) {
+    fn notify_adopted(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get(id)
             && connection.principal.kind == PrincipalKind::Device
         {
-            let (project, device) = (connection.principal.project, connection.principal.id);
-            self.shared.notifier.push(notification(id, project, device));
+            self.shared.notifier.push(Notification::Adopted { id });
         }
     }
 

@@ -15,14 +15,7 @@ use crate::stats::Stats;
 pub enum Notification {
     /// A connection was removed with this close code (1006 without a close frame).
     Closed { id: ConnectionId, code: u16 },
-    /// A device's command connection was reserved. It is sent before the client can know; `Adopted` or
-    /// `Closed` follows.
-    Reserved {
-        id: ConnectionId,
-        project: u64,
-        device: u64,
-    },
-    /// That connection was adopted; `Closed` reports its end.
+    /// A device's command connection was adopted; `Closed` reports its end.
     Adopted { id: ConnectionId },
     /// The kernel took the whole frame of the queued command with this sequence.
     Written { id: ConnectionId, sequence: u64 },

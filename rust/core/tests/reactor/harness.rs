@@ -308,7 +308,6 @@ impl Node {
             match self.notification() {
                 Notification::Closed { id, .. }
                 | Notification::Message { id, .. }
-                | Notification::Reserved { id, .. }
                 | Notification::Adopted { id }
                 | Notification::Written { id, .. }
                     if id != wanted => {}
@@ -322,9 +321,7 @@ impl Node {
         loop {
             match self.notification_about(id) {
                 Notification::Closed { code, .. } => return code,
-                Notification::Reserved { .. }
-                | Notification::Adopted { .. }
-                | Notification::Written { .. } => {}
+                Notification::Adopted { .. } | Notification::Written { .. } => {}
                 other => panic!("{other:?}"),
             }
         }

@@ -64,7 +64,7 @@ fn written(node: &mut Node, id: ConnectionId, count: usize) -> Vec<u64> {
     while sequences.len() < count {
         match node.notification_about(id) {
             Notification::Written { sequence, .. } => sequences.push(sequence),
-            Notification::Reserved { .. } | Notification::Adopted { .. } => {}
+            Notification::Adopted { .. } => {}
             other => panic!("{other:?}"),
         }
     }
@@ -80,7 +80,6 @@ fn notifications(node: &mut Node, id: ConnectionId) -> Vec<Notification> {
     node.fence();
     let about = |it: &Notification| match it {
         Notification::Written { id: of, .. }
-        | Notification::Reserved { id: of, .. }
         | Notification::Adopted { id: of, .. }
         | Notification::Closed { id: of, .. } => *of == id,
         _ => false,
@@ -221,14 +220,8 @@ fn each_socket_of_device_receives_and_reports() {
 #[test]
 fn only_device_connections_are_reported() {
     let mut node = Node::start(limits());
-    let reserved = |id| Notification::Reserved {
-        id,
-        project: PROJECT,
-        device: DEVICE,
-    };
     let id = reserve(&node);
-    // Before the client received 101, so that the end of its last socket comes later.
-    assert_eq!(notifications(&mut node, id), [reserved(id)]);
+    assert_eq!(notifications(&mut node, id), []);
     let _client = node.adopt(id, b"");
     assert_eq!(notifications(&mut node, id), [Notification::Adopted { id }]);
     let (id, _user) = node.connect(homes(&[1]));
@@ -238,7 +231,7 @@ fn only_device_connections_are_reported() {
     node.core.abandon(id);
     assert_eq!(
         notifications(&mut node, id),
-        [reserved(id), Notification::Closed { id, code: 1006 }]
+        [Notification::Closed { id, code: 1006 }]
     );
 }
 
