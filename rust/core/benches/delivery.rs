@@ -4,12 +4,15 @@
 //! --tool=callgrind target/release/deps/delivery-… --events 2000`. With `--permission 1` the clients
 //! subscribe by permissions instead of memberships.
 
+#![allow(clippy::disallowed_methods)] // A benchmark measures time.
+
 use std::io::{self, Read};
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use homewire_core::bus::envelope::{EventHeader, encode_event};
+use homewire_core::clock::Clock;
 use homewire_core::connection::allowance::Rates;
 use homewire_core::connection::socket::SocketOptions;
 use homewire_core::connection::{Principal, PrincipalKind};
@@ -46,7 +49,7 @@ fn main() -> io::Result<()> {
         messages_bytes: 4 << 20,
         socket: SocketOptions::default(),
     };
-    let core = Core::start(limits, 16 << 20)?;
+    let core = Core::start(limits, 16 << 20, Clock::machine())?;
     let mut sockets = (0..clients)
         .map(|number| connect(&core, number, permission))
         .collect::<io::Result<Vec<_>>>()?;

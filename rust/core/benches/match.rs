@@ -3,6 +3,8 @@
 //! `cargo bench --bench match`; `-- --audiences 100000` for fewer. With 100 topics each, a million
 //! audiences take 5 GB, so there are a tenth unless `--all` is given.
 
+#![allow(clippy::disallowed_methods)] // A benchmark measures time.
+
 use std::hint::black_box;
 use std::time::Instant;
 

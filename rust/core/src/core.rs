@@ -6,12 +6,13 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 
 use crate::bus::cache_versions::CacheVersions;
 use crate::bus::tail::{Tail, TailContext, TailError};
+use crate::clock::Clock;
 use crate::connection::counts::{ConnectionCounts, CountKey, Counts, Thresholds};
 use crate::connection::ids::ConnectionId;
 use crate::connection::socket::{Socket, SocketOptions, own_descriptor};
@@ -38,13 +39,14 @@ impl Core {
     ///
     /// # Errors
     /// The kernel's, if no descriptors or threads are left.
-    pub fn start(limits: Limits, inbox_bytes: usize) -> io::Result<Self> {
+    pub fn start(limits: Limits, inbox_bytes: usize, clock: Clock) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
         let stats = Arc::new(Stats::default());
         let (inbox, commands) = Inbox::new(waker, inbox_bytes, Arc::clone(&stats));
         let cache_versions = Arc::new(CacheVersions::new(limits.shards));
         let shared = Shared {
+            clock,
             cache_versions,
             inbox: Arc::new(inbox),
             connection_ids: Arc::default(),
@@ -75,6 +77,7 @@ impl Core {
     /// If Redis does not answer, or answers with something unexpected.
     pub fn start_tail(&self, url: &str) -> Result<(), TailError> {
         let context = TailContext {
+            clock: self.shared.clock.clone(),
             inbox: Arc::clone(&self.shared.inbox),
             stats: Arc::clone(&self.shared.stats),
             notifier: Arc::clone(&self.shared.notifier),
@@ -107,7 +110,7 @@ impl Core {
         self.shared.inbox.send_without_wake(ReactorCommand::Reserve(
             Box::new(reservation),
             held,
-            wall_clock_ms(),
+            self.shared.clock.unix_ms(),
         ));
     }
 
@@ -280,9 +283,4 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_owned())
-}
-
-pub(crate) fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
 }

@@ -10,9 +10,14 @@
 //! | [`reactor`] | the thread that owns all connections: inbox, sockets, delivery, access changes, timers |
 //! | [`input`] | events, commands and filters as clients send them: parsed and checked; places of bulk items |
 //!
-//! [`core`] starts the threads and is the handle that Python holds; [`stats`] has the counters.
+//! [`core`] starts the threads and is the handle that Python holds; [`stats`] has the counters, [`clock`] the
+//! time.
+
+// Tests measure and limit real waits.
+#![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 pub mod bus;
+pub mod clock;
 pub mod connection;
 pub mod core;
 pub mod input;

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use homewire_core::clock::Clock;
 use homewire_core::connection::allowance::Rates;
 use homewire_core::connection::counts::{CountKey, Thresholds};
 use homewire_core::connection::ids::ConnectionId;
@@ -85,7 +86,7 @@ impl Core {
                 timeout: Duration::from_millis(socket_timeout_ms),
             },
         };
-        Ok(Self(Inner::start(limits, inbox_bytes)?))
+        Ok(Self(Inner::start(limits, inbox_bytes, Clock::machine())?))
     }
 
     #[getter]

@@ -2,14 +2,14 @@
 
 use smallvec::SmallVec;
 
-use super::{Reactor, SendFailure};
+use super::Reactor;
 use crate::bus::envelope::{self, CommandHeader, ControlHeader, Envelope, EventHeader};
 use crate::bus::shard::shard_of;
 use crate::reactor::inbox::ShardEntry;
 use crate::routing::index::{AudienceId, Index};
 use crate::routing::topic::TopicRef;
+use crate::send_queue::Block;
 use crate::send_queue::blocks::{Blocks, OpenBlock};
-use crate::send_queue::{Block, OfferResult};
 use crate::stats::Stats;
 use crate::wire::encoding;
 
@@ -147,18 +147,7 @@ impl Reactor {
                     self.limits.send_queue_bytes,
                     &mut self.write_counts,
                 );
-                match result {
-                    OfferResult::Written => {}
-                    OfferResult::Queued => self
-                        .slow_consumers
-                        .note(connection.id, &mut connection.in_slow_consumers),
-                    OfferResult::LimitExceeded => self
-                        .failed_sends
-                        .push((connection.id, SendFailure::SlowConsumer)),
-                    OfferResult::SocketDead => self
-                        .failed_sends
-                        .push((connection.id, SendFailure::SocketDead)),
-                }
+                self.unsent.settle(result, connection);
             }
         }
         self.blocks.recycle(sealed);

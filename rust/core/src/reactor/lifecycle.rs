@@ -1,11 +1,12 @@
 //! The life cycle of a connection: reserved, adopted, closing, draining, removed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use super::{Reactor, SendFailure};
+use super::Reactor;
+use super::slow_consumers::SendFailure;
 use crate::connection::allowance::Allowance;
 use crate::connection::counts::CountGuard;
 use crate::connection::ids::ConnectionId;
@@ -16,7 +17,7 @@ use crate::routing::access::Access;
 use crate::routing::subscription::{Reservation, followed, subscription_topics};
 use crate::routing::topic::TopicRef;
 use crate::send_queue::memory;
-use crate::send_queue::{Block, OfferResult, SendQueue};
+use crate::send_queue::{Block, SendQueue};
 use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
 use crate::wire::frame::{self, Decoder, Opcode};
@@ -94,7 +95,7 @@ impl Reactor {
         self.reserved += 1;
         Stats::add(&self.shared.stats.reserved, 1);
         self.timers
-            .add_reservation_deadline(id, Instant::now() + self.limits.reservation);
+            .add_reservation_deadline(id, self.now + self.limits.reservation);
         if self.stopping {
             self.abandon(id);
         }
@@ -218,7 +219,7 @@ impl Reactor {
         connection.state = next;
         connection.close_code = code;
         self.timers
-            .add_close_deadline(id, Instant::now() + self.limits.close);
+            .add_close_deadline(id, self.now + self.limits.close);
         self.offer_frame(id, frame, usize::MAX);
         self.shut_if_drained(id);
     }
@@ -253,19 +254,12 @@ impl Reactor {
             limit,
             &mut self.write_counts,
         );
-        match result {
-            OfferResult::Written => {}
-            OfferResult::Queued => self
-                .slow_consumers
-                .note(id, &mut connection.in_slow_consumers),
-            OfferResult::LimitExceeded => self.failed_sends.push((id, SendFailure::SlowConsumer)),
-            OfferResult::SocketDead => self.failed_sends.push((id, SendFailure::SocketDead)),
-        }
+        self.unsent.settle(result, connection);
     }
 
     /// Removes or evicts the connections whose writes failed. No block is open here.
     pub(super) fn handle_failed_sends(&mut self) {
-        while let Some((id, failure)) = self.failed_sends.pop() {
+        while let Some((id, failure)) = self.unsent.failed.pop() {
             match failure {
                 SendFailure::SocketDead => self.remove(id, EndCode::ABNORMAL),
                 SendFailure::SlowConsumer => self.evict(id),
@@ -337,7 +331,7 @@ impl Reactor {
 
     pub(super) fn stop(&mut self, code: u16, reason: &str, timeout: Duration) {
         self.stopping = true;
-        self.timers.stop_deadline = Some(Instant::now() + timeout);
+        self.timers.stop_deadline = Some(self.now + timeout);
         for id in self.connections.ids() {
             self.close(id, code, reason);
         }

@@ -25,6 +25,7 @@ use crossbeam_channel::Receiver;
 use mio::{Events, Poll};
 
 use crate::bus::cache_versions::CacheVersions;
+use crate::clock::Clock;
 use crate::connection::allowance::Rates;
 use crate::connection::ids::ConnectionId;
 use crate::connection::ids::ConnectionIds;
@@ -40,7 +41,7 @@ use crate::send_queue::memory::MemoryAccount;
 use crate::stats::Stats;
 use crate::wire::frame::pongs::Pongs;
 use delivery::Routed;
-use slow_consumers::SlowConsumers;
+use slow_consumers::Unsent;
 use timers::Timers;
 
 /// The token of the inbox's waker; no slot has this number.
@@ -102,18 +103,12 @@ pub struct Limits {
 /// What the reactor shares with other threads.
 #[derive(Clone)]
 pub struct Shared {
+    pub clock: Clock,
     pub inbox: Arc<Inbox>,
     pub connection_ids: Arc<ConnectionIds>,
     pub notifier: Arc<Notifier>,
     pub cache_versions: Arc<CacheVersions>,
     pub stats: Arc<Stats>,
-}
-
-/// Why a connection must be closed, found while its audience was written to.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum SendFailure {
-    SocketDead,
-    SlowConsumer,
 }
 
 pub(crate) struct Reactor {
@@ -133,23 +128,23 @@ pub(crate) struct Reactor {
     next_read: Instant,
     /// Sockets that are not read until Python takes its notifications.
     read_paused: Vec<ConnectionId>,
-    failed_sends: Vec<(ConnectionId, SendFailure)>,
+    unsent: Unsent,
     /// Connections to unsubscribe at the end of the batch. Entries of other shards in the batch may be
     /// older than the record, and are still delivered.
     to_unsubscribe: Vec<ConnectionId>,
     /// Unsubscribed connections that still have to be closed; each at most once.
     close_queue: VecDeque<ConnectionId>,
     record_dedup: RecordDedup,
-    slow_consumers: SlowConsumers,
     memory_account: MemoryAccount,
     matched: Vec<AudienceId>,
     frame: Vec<u8>,
     buffer: Vec<u8>,
     pongs: Pongs,
     write_counts: WriteCounts,
-    /// When the reactor started; and how long before this turn that was, in seconds.
+    /// When the reactor started.
     began: Instant,
-    seconds: f64,
+    /// When this turn started.
+    now: Instant,
     open: u64,
     reserved: u64,
     stopping: bool,
@@ -169,9 +164,10 @@ impl Reactor {
         commands: Receiver<ReactorCommand>,
         limits: Limits,
     ) -> Self {
+        let now = shared.clock.now();
         Self {
             poll,
-            timers: Timers::new(limits.heartbeat, Instant::now()),
+            timers: Timers::new(limits.heartbeat, now),
             shared,
             commands,
             limits,
@@ -180,21 +176,20 @@ impl Reactor {
             blocks: Blocks::default(),
             backlog: Vec::new().into_iter(),
             unread: VecDeque::new(),
-            next_read: Instant::now(),
+            next_read: now,
             read_paused: Vec::new(),
-            failed_sends: Vec::new(),
+            unsent: Unsent::new(now),
             to_unsubscribe: Vec::new(),
             close_queue: VecDeque::new(),
-            record_dedup: RecordDedup::new(Instant::now()),
-            slow_consumers: SlowConsumers::new(Instant::now()),
-            memory_account: MemoryAccount::new(Instant::now()),
+            record_dedup: RecordDedup::new(now),
+            memory_account: MemoryAccount::new(now),
             matched: Vec::new(),
             frame: Vec::new(),
             buffer: vec![0; READ_BUFFER],
             pongs: Pongs::default(),
             write_counts: WriteCounts::default(),
-            began: Instant::now(),
-            seconds: 0.0,
+            began: now,
+            now,
             open: 0,
             reserved: 0,
             stopping: false,
@@ -209,27 +204,27 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping && self.open + self.reserved == 0) {
             self.wait(&mut events)?;
-            self.turn(&events, Instant::now());
+            self.turn(&events, self.shared.clock.now());
         }
         Ok(())
     }
 
     /// One turn, which starts at `now`.
     fn turn(&mut self, events: &Events, now: Instant) {
+        self.now = now;
         self.memory_account.set_now(now);
-        self.seconds = now.saturating_duration_since(self.began).as_secs_f64();
-        self.serve_sockets(events, now);
+        self.serve_sockets(events);
         self.take_commands();
         self.seal_all();
         self.evict_slow_consumers();
-        self.serve_timers(now);
+        self.serve_timers();
         self.serve_close_queue();
         self.publish();
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let poll_timeout = if self.shared.inbox.prepare_sleep(&self.commands) && self.is_idle() {
-            self.poll_timeout(Instant::now())
+            self.poll_timeout(self.shared.clock.now())
         } else {
             Duration::ZERO
         };
@@ -255,9 +250,7 @@ impl Reactor {
 
     /// Whether nothing but socket reads is left over from the last turn.
     fn is_idle(&self) -> bool {
-        self.backlog.len() == 0
-            && self.close_queue.is_empty()
-            && !self.slow_consumers.is_over_limit()
+        self.backlog.len() == 0 && self.close_queue.is_empty() && !self.unsent.is_over_limit()
     }
 
     /// Takes commands in order until the turn is full. Remaining envelopes come first in the next turn,
@@ -376,7 +369,7 @@ impl Reactor {
         Stats::set(&stats.reservations, self.reserved);
         Stats::set(&stats.audiences, self.index.audience_count() as u64);
         Stats::set(&stats.send_queues_bytes, self.memory_account.bytes() as u64);
-        Stats::set(&stats.slow_consumers, self.slow_consumers.count() as u64);
+        Stats::set(&stats.slow_consumers, self.unsent.count() as u64);
         Stats::set(&stats.topics, self.index.topic_count() as u64);
     }
 }

@@ -3,11 +3,10 @@
 //! Each has a sequence. The sequence is reported once the whole frame was written to one of the device's
 //! sockets.
 
-use super::{Reactor, SendFailure};
+use super::Reactor;
 use crate::bus::envelope::{self, Envelope};
 use crate::connection::State;
 use crate::connection::ids::ConnectionId;
-use crate::core::wall_clock_ms;
 use crate::reactor::notifications::Notification;
 use crate::send_queue::{Block, OfferResult};
 use crate::stats::Stats;
@@ -16,7 +15,7 @@ use crate::wire::encoding;
 impl Reactor {
     /// Writes the routed frame to all members of the matched audiences, once for each sequence.
     pub(super) fn deliver_queued_command(&mut self, sequence: u64, expires_ms: u64) {
-        if self.matched.is_empty() || expires_ms <= wall_clock_ms() {
+        if self.matched.is_empty() || expires_ms <= self.shared.clock.unix_ms() {
             return;
         }
         let matched = std::mem::take(&mut self.matched);
@@ -39,22 +38,12 @@ impl Reactor {
                     self.limits.send_queue_bytes,
                     &mut self.write_counts,
                 );
-                match result {
-                    OfferResult::Written => {
-                        self.write_counts.sequences.clear();
-                        self.shared
-                            .notifier
-                            .push(Notification::Written { id, sequence });
-                    }
-                    OfferResult::Queued => self
-                        .slow_consumers
-                        .note(id, &mut connection.in_slow_consumers),
-                    OfferResult::LimitExceeded => {
-                        self.failed_sends.push((id, SendFailure::SlowConsumer))
-                    }
-                    OfferResult::SocketDead => {
-                        self.failed_sends.push((id, SendFailure::SocketDead))
-                    }
+                self.unsent.settle(result, connection);
+                if result == OfferResult::Written {
+                    self.write_counts.sequences.clear();
+                    self.shared
+                        .notifier
+                        .push(Notification::Written { id, sequence });
                 }
             }
         }
@@ -83,8 +72,7 @@ impl Reactor {
         connection.send_queue.prepend(blocks, seen);
         connection.last_sequence = connection.last_sequence.max(seen);
         if !connection.send_queue.is_empty() {
-            self.slow_consumers
-                .note(id, &mut connection.in_slow_consumers);
+            self.unsent.settle(OfferResult::Queued, connection);
         }
     }
 
@@ -99,7 +87,7 @@ impl Reactor {
 
     /// The frame and sequence of each command that has not expired.
     fn queued_command_frames(&self, envelopes: &[Vec<u8>]) -> Vec<(u64, Vec<u8>)> {
-        let now_ms = wall_clock_ms();
+        let now_ms = self.shared.clock.unix_ms();
         let mut frames = Vec::with_capacity(envelopes.len());
         for envelope in envelopes {
             match envelope::decode(envelope) {

@@ -7,8 +7,9 @@ use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use super::Reactor;
-use crate::connection::State;
 use crate::connection::ids::ConnectionId;
+use crate::connection::{Connection, State};
+use crate::send_queue::OfferResult;
 use crate::stats::Stats;
 
 /// Interval between two checks of the ages.
@@ -19,29 +20,51 @@ const AGE_TOLERANCE: Duration = Duration::from_millis(1_500);
 /// Maximum number of evictions in one turn, so that other connections get their deliveries in between.
 const EVICTIONS_PER_TURN: usize = 128;
 
-/// The list. Until the next check it may contain connections that were removed.
-pub(super) struct SlowConsumers {
+/// Why a connection must be closed, found while it was written to.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum SendFailure {
+    SocketDead,
+    SlowConsumer,
+}
+
+/// Connections whose sockets did not take everything.
+pub(super) struct Unsent {
+    /// Slow consumers. Until the next check the list may contain connections that were removed.
     ids: Vec<ConnectionId>,
+    /// Connections to close. This waits until no block is open.
+    pub(super) failed: Vec<(ConnectionId, SendFailure)>,
     next_check: Instant,
     over_limit: bool,
 }
 
-impl SlowConsumers {
+impl Unsent {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             ids: Vec::new(),
+            failed: Vec::new(),
             next_check: now + CHECK_INTERVAL,
             over_limit: false,
         }
     }
 
-    /// Adds a connection; `listed` is the connection's own flag.
-    pub(super) fn note(&mut self, id: ConnectionId, listed: &mut bool) {
-        if !std::mem::replace(listed, true) {
-            self.ids.push(id);
-        }
+    /// Notes what the connection's send queue answered to an offer.
+    #[inline]
+    pub(super) fn settle(&mut self, result: OfferResult, connection: &mut Connection) {
+        let failure = match result {
+            OfferResult::Written => return,
+            OfferResult::Queued => {
+                if !std::mem::replace(&mut connection.in_slow_consumers, true) {
+                    self.ids.push(connection.id);
+                }
+                return;
+            }
+            OfferResult::LimitExceeded => SendFailure::SlowConsumer,
+            OfferResult::SocketDead => SendFailure::SocketDead,
+        };
+        self.failed.push((connection.id, failure));
     }
 
+    /// The number of slow consumers.
     pub(super) fn count(&self) -> usize {
         self.ids.len()
     }
@@ -58,12 +81,12 @@ impl Reactor {
     /// Evicting the longest queues first frees shared blocks: a shared block lives as long as the slowest
     /// consumer needs it.
     pub(super) fn evict_slow_consumers(&mut self) {
-        self.slow_consumers.over_limit = false;
+        self.unsent.over_limit = false;
         if self.memory_account.bytes() <= self.limits.send_queues_bytes {
             return;
         }
         let mut behind: Vec<(Reverse<usize>, ConnectionId)> = Vec::new();
-        for &id in &self.slow_consumers.ids {
+        for &id in &self.unsent.ids {
             if let Some(connection) = self.connections.get(id)
                 && matches!(connection.state, State::Open | State::Reserved)
                 && !connection.send_queue.is_empty()
@@ -74,12 +97,12 @@ impl Reactor {
         if behind.len() > EVICTIONS_PER_TURN {
             behind.select_nth_unstable_by_key(EVICTIONS_PER_TURN, |&(waiting, _)| waiting);
             behind.truncate(EVICTIONS_PER_TURN);
-            self.slow_consumers.over_limit = true;
+            self.unsent.over_limit = true;
         }
         behind.sort_unstable_by_key(|&(waiting, _)| waiting);
         for (_, id) in behind {
             if self.memory_account.bytes() <= self.limits.send_queues_bytes {
-                self.slow_consumers.over_limit = false;
+                self.unsent.over_limit = false;
                 return;
             }
             self.evict(id);
@@ -89,15 +112,16 @@ impl Reactor {
     }
 
     /// Once a second: evicts connections whose oldest unsent byte is too old.
-    pub(super) fn evict_by_age(&mut self, now: Instant) {
-        if now < self.slow_consumers.next_check {
+    pub(super) fn evict_by_age(&mut self) {
+        let now = self.now;
+        if now < self.unsent.next_check {
             return;
         }
-        self.slow_consumers.next_check = now + CHECK_INTERVAL;
+        self.unsent.next_check = now + CHECK_INTERVAL;
         let timeout = self.limits.unsent_age.saturating_add(AGE_TOLERANCE);
         let mut overdue = Vec::new();
         let connections = &mut self.connections;
-        self.slow_consumers.ids.retain(|&id| {
+        self.unsent.ids.retain(|&id| {
             let Some(connection) = connections.get(id) else {
                 return false;
             };
@@ -175,7 +199,7 @@ mod tests {
         send(reactor, id, 1 << 20);
         now += CHECK_INTERVAL;
         reactor.turn(&no_events(), now);
-        assert_eq!(reactor.slow_consumers.count(), 1);
+        assert_eq!(reactor.unsent.count(), 1);
         let mut buffer = vec![0; 1 << 16];
         while !connection(reactor, id).send_queue.is_empty() {
             match client.read(&mut buffer) {
@@ -185,7 +209,7 @@ mod tests {
         }
         now += CHECK_INTERVAL;
         reactor.turn(&no_events(), now);
-        assert_eq!(reactor.slow_consumers.count(), 0);
+        assert_eq!(reactor.unsent.count(), 0);
         now
     }
 

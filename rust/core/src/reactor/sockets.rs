@@ -1,7 +1,6 @@
 //! Socket events: bytes to read, room to write.
 
 use std::io::{self, Read};
-use std::time::Instant;
 
 use mio::Events;
 
@@ -11,7 +10,6 @@ use crate::connection::State;
 use crate::connection::ids::ConnectionId;
 use crate::reactor::notifications::Notification;
 use crate::routing::access::Access;
-use crate::send_queue::OfferResult;
 use crate::stats::Stats;
 use crate::wire::close;
 use crate::wire::frame::{self, Incoming, Opcode, Violation};
@@ -31,12 +29,10 @@ enum ClientAction {
     Violation(Violation),
     /// More frames or bytes than the connection may send.
     RateExceeded,
-    /// The socket is dead.
-    SocketDead,
 }
 
 impl Reactor {
-    pub(super) fn serve_sockets(&mut self, events: &Events, now: Instant) {
+    pub(super) fn serve_sockets(&mut self, events: &Events) {
         for event in events {
             if event.token() == WAKER {
                 continue;
@@ -54,8 +50,8 @@ impl Reactor {
                 self.note_unread(id);
             }
         }
-        if now >= self.next_read {
-            self.read_some(now);
+        if self.now >= self.next_read {
+            self.read_some();
         }
         self.handle_failed_sends();
     }
@@ -69,8 +65,9 @@ impl Reactor {
     }
 
     /// Reads sockets in turns of one buffer each, until they are empty or a limit of this turn is reached.
-    fn read_some(&mut self, now: Instant) {
-        let began = Instant::now();
+    fn read_some(&mut self) {
+        // The pause depends on how long reading took, so the clock is read here, too.
+        let began = self.shared.clock.now();
         let (mut reads, mut bytes) = (0, 0);
         while let Some(id) = self.unread.pop_front() {
             if self.limits.deliver_messages && self.shared.notifier.is_full() {
@@ -95,7 +92,8 @@ impl Reactor {
         }
         if !self.unread.is_empty() {
             Stats::add(&self.shared.stats.reads_deferred, 1);
-            self.next_read = now + MAX_READ_PAUSE.min(began.elapsed() * 4);
+            let took = self.shared.clock.now().saturating_duration_since(began);
+            self.next_read = self.now + MAX_READ_PAUSE.min(took * 4);
         }
     }
 
@@ -180,7 +178,6 @@ impl Reactor {
                 Stats::add(&self.shared.stats.inbound_exceeded, 1);
                 self.close_and_drain(id, close::RATE_EXCEEDED.code, close::RATE_EXCEEDED.reason);
             }
-            ClientAction::SocketDead => self.remove(id, EndCode::ABNORMAL),
         }
     }
 
@@ -236,9 +233,10 @@ impl Reactor {
             return action;
         }
         let (rates, longest) = (&self.limits.inbound, self.limits.message_bytes);
+        let seconds = self.now.saturating_duration_since(self.began).as_secs_f64();
         let within = connection
             .allowance
-            .take(self.seconds, frames, length, rates, longest);
+            .take(seconds, frames, length, rates, longest);
         if !within && matches!(action, ClientAction::Nothing) {
             action = ClientAction::RateExceeded;
         }
@@ -250,14 +248,7 @@ impl Reactor {
                 &mut self.write_counts,
             );
             self.pongs.clear();
-            match result {
-                OfferResult::SocketDead => return ClientAction::SocketDead,
-                OfferResult::Queued => self
-                    .slow_consumers
-                    .note(id, &mut connection.in_slow_consumers),
-                // Pongs have no limit.
-                OfferResult::Written | OfferResult::LimitExceeded => {}
-            }
+            self.unsent.settle(result, connection);
         }
         action
     }
@@ -286,6 +277,7 @@ impl Reactor {
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
+    use std::time::Instant;
 
     use super::*;
     use crate::bus::envelope::{EventHeader, encode_event};

@@ -10,6 +10,7 @@ use mio::{Events, Poll, Waker};
 
 use super::{Limits, Reactor, Shared, WAKER};
 use crate::bus::cache_versions::CacheVersions;
+use crate::clock::Clock;
 use crate::connection::allowance::Rates;
 use crate::connection::counts::ConnectionCounts;
 use crate::connection::ids::ConnectionId;
@@ -45,6 +46,7 @@ pub(super) fn reactor(limits: Limits) -> Reactor {
     let waker = Waker::new(poll.registry(), WAKER).unwrap();
     let (inbox, commands) = Inbox::new(waker, usize::MAX, Arc::default());
     let shared = Shared {
+        clock: Clock::machine(),
         inbox: Arc::new(inbox),
         connection_ids: Arc::default(),
         notifier: Arc::new(Notifier::new(usize::MAX, Arc::default()).unwrap()),

@@ -91,7 +91,8 @@ fn due(queue: &mut VecDeque<Deadline>, now: Instant) -> Option<ConnectionId> {
 
 impl Reactor {
     /// Handles all deadlines that passed, and sends the pings of this part.
-    pub(super) fn serve_timers(&mut self, now: Instant) {
+    pub(super) fn serve_timers(&mut self) {
+        let now = self.now;
         while let Some(id) = due(&mut self.timers.reservations, now) {
             if self
                 .connections
@@ -110,7 +111,7 @@ impl Reactor {
                 self.remove(id, EndCode::KEEP);
             }
         }
-        self.evict_by_age(now);
+        self.evict_by_age();
         if self.timers.stop_deadline.is_some_and(|at| at <= now) {
             self.remove_all();
         }
@@ -170,11 +171,16 @@ mod tests {
         })
     }
 
+    fn serve_timers_at(reactor: &mut Reactor, now: Instant) {
+        reactor.now = now;
+        reactor.serve_timers();
+    }
+
     /// Lets that many parts of an interval pass, without a delay.
     fn pass(reactor: &mut Reactor, parts: u32) {
         for _ in 0..parts {
             let due = reactor.timers.next_step;
-            reactor.serve_timers(due);
+            serve_timers_at(reactor, due);
         }
     }
 
@@ -210,8 +216,8 @@ mod tests {
             assert_eq!(due - began, INTERVAL * part / PARTS);
             let nearly = due - Duration::from_millis(1);
             assert_eq!(reactor.timers.poll_timeout(nearly), due - nearly);
-            reactor.serve_timers(nearly);
-            reactor.serve_timers(due);
+            serve_timers_at(&mut reactor, nearly);
+            serve_timers_at(&mut reactor, due);
             let asked = ids
                 .iter()
                 .filter(|&&id| connection(&mut reactor, id).send_queue.memory() > 0);
@@ -270,7 +276,7 @@ mod tests {
                 if part == 2 * PARTS {
                     now += reactor.timers.step * held_up;
                 }
-                reactor.serve_timers(now);
+                serve_timers_at(&mut reactor, now);
                 for (&id, asked) in ids.iter().zip(&mut asked) {
                     let client = connection(&mut reactor, id);
                     let waiting = client.send_queue.memory();
@@ -297,7 +303,8 @@ mod tests {
         let adopted = reserve(&mut reactor, 1, 1);
         let late = reserve(&mut reactor, 1, 2);
         let _client = adopt(&mut reactor, adopted);
-        reactor.serve_timers(Instant::now() + Duration::from_secs(1));
+        let due = reactor.now + Duration::from_secs(1);
+        serve_timers_at(&mut reactor, due);
         assert_eq!(count(&reactor, "reservations_expired"), 1);
         assert!(reactor.connections.get(late).is_none());
         assert_eq!(connection(&mut reactor, adopted).state, State::Open);

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use homewire_core::connection::counts::{CountKey, Counts, Thresholds};
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::{Principal, PrincipalKind};
-use homewire_core::reactor::Limits;
 use homewire_core::routing::subscription::Reservation;
 use homewire_core::wire::encoding::Encoding;
 
@@ -95,11 +94,9 @@ fn abandoned_reservation_is_not_counted() {
 
 #[test]
 fn expired_reservation_is_not_counted() {
-    let node = Node::start(Limits {
-        reservation: Duration::from_millis(20),
-        ..limits()
-    });
+    let node = Node::start(limits());
     reserve(&node);
+    node.advance(limits().reservation);
     node.wait_for("reservations_expired");
     settles(&node, 0);
 }
@@ -119,13 +116,11 @@ fn disconnected_client_is_not_counted() {
 
 #[test]
 fn closed_connection_is_not_counted() {
-    let node = Node::start(Limits {
-        close: Duration::from_millis(20),
-        ..limits()
-    });
+    let node = Node::start(limits());
     let id = reserve(&node);
     let _silent_client = node.adopt(id, b"");
     node.core.close(id, 1000, String::new());
+    node.advance(limits().close);
     settles(&node, 0);
 }
 

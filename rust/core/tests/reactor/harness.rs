@@ -12,6 +12,7 @@ use homewire_core::bus::envelope::{
     CommandHeader, ControlHeader, EventHeader, encode_command, encode_control, encode_event,
 };
 use homewire_core::bus::shard::shard_of;
+use homewire_core::clock::Clock;
 use homewire_core::connection::allowance::Rates;
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::socket::SocketOptions;
@@ -144,6 +145,8 @@ pub fn copy(shard_key: u64, record: &ControlHeader<'_>) -> ShardEntry {
 /// A running core.
 pub struct Node {
     pub core: Arc<Core>,
+    /// Stands until the test turns it by [`Node::advance`].
+    pub clock: Clock,
     poll: Poll,
     notifications: VecDeque<Notification>,
 }
@@ -154,7 +157,8 @@ impl Node {
     }
 
     pub fn with_inbox(limits: Limits, bytes: usize) -> Self {
-        let core = Arc::new(Core::start(limits, bytes).unwrap());
+        let clock = Clock::manual();
+        let core = Arc::new(Core::start(limits, bytes, clock.clone()).unwrap());
         let poll = Poll::new().unwrap();
         let descriptor = core.notify_descriptor();
         poll.registry()
@@ -162,6 +166,7 @@ impl Node {
             .unwrap();
         Self {
             core,
+            clock,
             poll,
             notifications: VecDeque::new(),
         }
@@ -240,6 +245,16 @@ impl Node {
     pub fn occupy(&self) {
         let id = self.reserve(devices(&Vec::from_iter(1000..4000)));
         self.core.abandon(id);
+    }
+
+    /// Turns the clock after everything queued before was handled. Returns in or after a turn of the reactor
+    /// at the new time.
+    pub fn advance(&self, by: Duration) {
+        self.fence();
+        self.clock.advance(by);
+        // The first may end in a turn that started before.
+        self.fence();
+        self.fence();
     }
 
     pub fn stat(&self, name: &str) -> u64 {

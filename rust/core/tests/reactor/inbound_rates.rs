@@ -13,7 +13,7 @@ use crate::harness::{Node, event, homes, limits, user};
 const PING: u8 = 0x80 | Opcode::Ping as u8;
 const TEXT: u8 = 0x80 | Opcode::Text as u8;
 
-/// The burst is five seconds of the rate. The rate is so low that a stalled process does not matter.
+/// The burst is five seconds of the rate. The clock stands, so the allowance does not grow again.
 fn restrained() -> Limits {
     Limits {
         inbound: Rates {

@@ -1,5 +1,6 @@
 //! The core as a whole, over real sockets: `Core`, clients, and envelopes routed by the tests.
 #![allow(clippy::unwrap_used, clippy::panic)] // Failing loudly is what a test is for.
+#![allow(clippy::disallowed_methods)] // A test gives up after a real timeout.
 
 mod audience_steps;
 mod audiences;

@@ -16,10 +16,12 @@ use crate::records::{
     entity_event, events, member, received_so_far, record, route_all,
 };
 
+const GRACE: Duration = Duration::from_secs(1);
+
 #[test]
 fn missing_copies_do_not_prevent_close_after_grace() {
     let mut node = Node::start(Limits {
-        close_grace: Duration::from_millis(300),
+        close_grace: GRACE,
         ..limits()
     });
     let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
@@ -30,7 +32,9 @@ fn missing_copies_do_not_prevent_close_after_grace() {
         ..record(USER_DELETED, 1)
     };
     node.route(copy(1, &deleted));
-    // Only the timer of the close grace can wake the reactor here.
+    node.advance(GRACE - Duration::from_millis(1));
+    assert_eq!(node.stat("revoked"), 0, "too early");
+    node.advance(Duration::from_millis(1));
     assert_eq!(client.receive(), Received::Close(Some(4501)));
     assert_eq!(
         node.adopt(reserved, b"").receive(),

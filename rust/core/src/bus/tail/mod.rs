@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use crate::bus::cache_versions::CacheVersions;
 use crate::bus::envelope;
+use crate::clock::Clock;
 use crate::core::guarded;
 use crate::reactor::inbox::{Inbox, ReactorCommand, ShardEntry};
 use crate::reactor::notifications::{Notification, Notifier};
@@ -64,6 +65,7 @@ pub enum TailError {
 /// What the stream reader works with.
 #[derive(Clone)]
 pub struct TailContext {
+    pub clock: Clock,
     pub inbox: Arc<Inbox>,
     pub stats: Arc<Stats>,
     pub notifier: Arc<Notifier>,
@@ -73,21 +75,23 @@ pub struct TailContext {
 /// When Redis last answered on each connection.
 #[derive(Debug)]
 pub struct LastReplies {
+    clock: Clock,
     started: Instant,
     /// In milliseconds since `started`.
     last: Box<[AtomicU64]>,
 }
 
 impl LastReplies {
-    fn new(connections: usize) -> Self {
+    fn new(connections: usize, clock: &Clock) -> Self {
         Self {
-            started: Instant::now(),
+            started: clock.now(),
+            clock: clock.clone(),
             last: (0..connections).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
     fn note(&self, connection: usize) {
-        let now = self.started.elapsed().as_millis() as u64;
+        let now = self.elapsed().as_millis() as u64;
         self.last[connection].store(now, Ordering::Relaxed);
     }
 
@@ -95,7 +99,11 @@ impl LastReplies {
     pub fn silence(&self) -> Duration {
         let oldest = self.last.iter().map(|last| last.load(Ordering::Relaxed));
         let oldest = Duration::from_millis(oldest.min().unwrap_or(0));
-        self.started.elapsed().saturating_sub(oldest)
+        self.elapsed().saturating_sub(oldest)
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.clock.now().saturating_duration_since(self.started)
     }
 }
 
@@ -117,7 +125,7 @@ impl Tail {
             is_cluster(&mut Link::open(&address, REPLY_TIMEOUT)?)?,
             shards,
         );
-        let last_replies = Arc::new(LastReplies::new(groups.len()));
+        let last_replies = Arc::new(LastReplies::new(groups.len(), &context.clock));
         let stop = Arc::new(AtomicBool::new(false));
         let mut readers = Vec::with_capacity(groups.len());
         for (number, shards) in groups.into_iter().enumerate() {
@@ -128,7 +136,7 @@ impl Tail {
                 last_replies: Arc::clone(&last_replies),
                 number,
                 stop: Arc::clone(&stop),
-                checked_at: Instant::now(),
+                checked_at: context.clock.now(),
             };
             let mut link = Link::open(&reader.address, REPLY_TIMEOUT)?;
             reader.start_at_end(&mut link)?;
@@ -230,7 +238,12 @@ impl GroupReader {
                 Outcome::Idle => IDLE_CHECK_INTERVAL,
                 Outcome::Busy => CHECK_INTERVAL,
             };
-            if self.checked_at.elapsed() >= interval && self.check(&mut link).is_err() {
+            let since_check = self
+                .context
+                .clock
+                .now()
+                .saturating_duration_since(self.checked_at);
+            if since_check >= interval && self.check(&mut link).is_err() {
                 break;
             }
         }
@@ -288,7 +301,7 @@ impl GroupReader {
         self.route(taken);
         outcome?;
         self.last_replies.note(self.number);
-        self.checked_at = Instant::now();
+        self.checked_at = self.context.clock.now();
         for index in without_epoch {
             self.renew_epoch(link, index)?;
         }
@@ -425,6 +438,6 @@ fn check_reply(link: &mut Link) -> Result<Reply<'_>, TailError> {
 
 /// 64 random bits. The keys of the hasher are the random numbers of the process.
 fn random_epoch() -> String {
-    let bits = std::hash::RandomState::new().hash_one(std::time::SystemTime::now());
+    let bits = std::hash::RandomState::new().hash_one(());
     format!("{bits:016x}")
 }

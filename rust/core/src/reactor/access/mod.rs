@@ -8,8 +8,6 @@ mod keys;
 pub(super) mod pending_close;
 mod topics;
 
-use std::time::Instant;
-
 use super::Reactor;
 use crate::bus::envelope::{ControlHeader, RecordType};
 use crate::bus::shard::shard_of;
@@ -86,8 +84,7 @@ impl Reactor {
                 _ => 0,
             },
         };
-        self.record_dedup
-            .observe(key, position(record), Instant::now())
+        self.record_dedup.observe(key, position(record), self.now)
     }
 
     pub(super) fn is_shard_of(&self, shard: u32, id: u64) -> bool {

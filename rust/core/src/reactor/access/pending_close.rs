@@ -1,8 +1,6 @@
 //! Pending closes: connections that a control record or a gap requires to close. They are unsubscribed first,
 //! and then closed with their code, a limited number in each turn.
 
-use std::time::Instant;
-
 use super::super::Reactor;
 use crate::bus::shard::shard_of;
 use crate::connection::State;
@@ -25,7 +23,7 @@ impl Reactor {
         if connection.access.revoke(code, grace) && matches!(grace, Grace::Copies { .. }) {
             let id = connection.id;
             self.timers
-                .add_grace_deadline(id, Instant::now() + self.limits.close_grace);
+                .add_grace_deadline(id, self.now + self.limits.close_grace);
         }
     }
 
