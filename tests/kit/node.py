@@ -25,7 +25,7 @@ import psutil
 
 from homewire.redis.embedded import EmbeddedServer
 from kit import certificates
-from kit.warm import WarmProcess, run_homewire
+from kit.warm import PYTHON_PATH, WarmProcess, run_homewire
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
@@ -95,6 +95,11 @@ class NodeProcess:
         self.say("routes")
         said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
         return {(method, path) for method, path in orjson.loads(said)}
+
+    async def turn(self, seconds: float) -> None:
+        """Let so much time pass for a `node_child.py`, by each of its clocks but Redis' and the core's."""
+        self.say(f"turn {seconds}")
+        await self.prints("turned")
 
     async def tasks(self) -> int:
         """How many tasks the event loop of a `node_process.py` has."""
@@ -207,7 +212,7 @@ def running_node(
         command += [*[f"messages={messages}"] * bool(messages), *["broken"] * broken]
     else:
         command = ["-m", "homewire.cli", "run", "--json", *(["--demo"] if demo else [])]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+    environment = {**os.environ, "PYTHONPATH": PYTHON_PATH}
     environment |= {f"HOMEWIRE_{name.upper()}": str(value) for name, value in chosen.items()}
     log = data_dir.with_name(data_dir.name + f".{next(_numbers)}.log")
     with log.open("w") as stderr:

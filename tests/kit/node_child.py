@@ -3,10 +3,10 @@
 The settings come from the environment, as for `homewire run`. On standard input, a line each:
 `pause STEP` stops handshakes before that step (`handoff.Observer`) and says `at STEP` for each that
 comes there; `go STEP` lets them on. `hold` stops the event loop's thread, with the GIL in its hand,
-until the next byte comes. `tasks` says how many tasks the loop has, `routes` what is served: a JSON
-array of method and path. With `messages=BYTES` it takes the messages of clients, of which BYTES may
-wait. With `broken` every operation of the REST service and every route of ingest raises, and so does
-each handshake.
+until the next byte comes. `turn SECONDS` lets so much time pass by the node's clock and says
+`turned`. `tasks` says how many tasks the loop has, `routes` what is served: a JSON array of method and
+path. With `messages=BYTES` it takes the messages of clients, of which BYTES may wait. With `broken`
+every operation of the REST service and every route of ingest raises, and so does each handshake.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from homewire.machine import raise_open_file_limit
 from homewire.operations import OPERATIONS
 from homewire.realtime.core_events import ClientMessages
 from homewire.settings import Settings
+from kit.manual_clock import TurnedClock
 
 BUFFER = ctypes.create_string_buffer(1)
 
@@ -88,7 +89,7 @@ def routes_of(served: web.Application) -> list[tuple[str, str]]:
     return [(route.method, route.resource.canonical) for route in served.router.routes() if route.resource]
 
 
-def obey(command: str, steps: Steps, node: Node) -> None:
+def obey(command: str, steps: Steps, clock: TurnedClock, node: Node) -> None:
     match command.split():
         case ["pause", step]:
             steps.pause(step)
@@ -102,6 +103,9 @@ def obey(command: str, steps: Steps, node: Node) -> None:
             ctypes.PyDLL(None).read(0, BUFFER, 1)
             os.set_blocking(0, False)
             say("released")
+        case ["turn", seconds]:
+            clock.turn(float(seconds))
+            say("turned")
         case ["tasks"]:
             say(f"tasks {len(asyncio.all_tasks())}")
         case ["routes"]:
@@ -122,7 +126,7 @@ async def main(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    steps: Steps = Steps()
+    steps, clock = Steps(), TurnedClock()
     if "broken" in sys.argv[1:]:
         steps = BrokenSteps()
         break_everything()
@@ -134,10 +138,12 @@ async def main(settings: Settings) -> None:
             int(each.removeprefix("messages=")) for each in sys.argv[1:] if each.startswith("messages=")
         ]
         taken = ClientMessages(take_message, *waiting) if waiting else None
-        async with running(settings, frozenset(Tier), observe=steps.observe, client_messages=taken) as node:
+        async with running(
+            settings, frozenset(Tier), observe=steps.observe, client_messages=taken, clock=clock
+        ) as node:
             say(orjson.dumps({"url": node.base_url, "adminUrl": node.admin_url}).decode())
             # It goes on to take orders while the node goes down.
-            commands = asyncio.create_task(take(stdin, steps, node))
+            commands = asyncio.create_task(take(stdin, steps, clock, node))
             stopped = asyncio.create_task(stop.wait())
             waited: list[asyncio.Future[Any]] = [stopped, node.failed]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -149,9 +155,9 @@ async def main(settings: Settings) -> None:
             commands.cancel()
 
 
-async def take(stdin: asyncio.StreamReader, steps: Steps, node: Node) -> None:
+async def take(stdin: asyncio.StreamReader, steps: Steps, clock: TurnedClock, node: Node) -> None:
     while line := await stdin.readline():
-        obey(line.decode(), steps, node)
+        obey(line.decode(), steps, clock, node)
 
 
 if __name__ == "__main__":

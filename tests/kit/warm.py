@@ -27,7 +27,7 @@ from kit.warm_parent import NUMBER
 
 PARENT = Path(__file__).with_name("warm_parent.py")
 COMMAND_S = 20.0
-PYTHON_PATH = str(Path(__file__).parents[2] / "python")
+PYTHON_PATH = os.pathsep.join(str(Path(__file__).parents[2] / each) for each in ("python", "tests"))
 
 
 class WarmProcess:
