@@ -13,7 +13,8 @@ from homewire.clock import MACHINE_CLOCK
 from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN
 from homewire.sessions.activity import KeyReference, LiveSession, SessionActivity, SessionDeadline, SessionUse
 from homewire.sessions.deadlines import ActiveKeys, Deadlines, SocketKey
-from homewire.sessions.expiry import CHUNK, SocketExpiry
+from homewire.sessions.expiry import CHUNK, TICK_S, SocketExpiry
+from kit.manual_clock import ManualClock
 
 HOUR = 3_600_000
 MANY = 4_500
@@ -82,8 +83,9 @@ async def test_unknown_expiries_do_not_delay_others() -> None:
     """Thousands log in in one minute, use nothing but a socket, and Redis goes away."""
     keys = ActiveKeys()
     core = Core(keys)
-    sockets = SocketExpiry(core, keys, cast(SessionActivity, Silence()), Deadlines())
-    soon = MACHINE_CLOCK.now_ms() + 100
+    clock = ManualClock()
+    sockets = SocketExpiry(core, keys, cast(SessionActivity, Silence()), Deadlines(clock), clock=clock)
+    soon = clock.ms + 100
     for number in range(MANY):
         principal = Principal(
             PrincipalKind.USER,
@@ -96,6 +98,9 @@ async def test_unknown_expiries_do_not_delay_others() -> None:
         )
         sockets.opened(number, principal)
     running = asyncio.create_task(sockets.run())
+    # The check of all sockets, and the watch of deadlines.
+    await clock.begun(2)
+    clock.turn(TICK_S)
     await asyncio.wait_for(core.all_closed.wait(), 10)
     running.cancel()
     assert {number for number, code in core.closed.items() if code == KEY_ENDED} == set(range(10))
@@ -107,13 +112,20 @@ async def test_deadline_added_while_idle_is_due_in_time(monkeypatch: pytest.Monk
     monkeypatch.setattr("homewire.sessions.expiry.CLOCK_CHECK_S", HOUR)
     keys = ActiveKeys()
     core = Core(keys)
-    sockets = SocketExpiry(core, keys, cast(SessionActivity, Silence()), Deadlines())
+    clock = ManualClock()
+    sockets = SocketExpiry(core, keys, cast(SessionActivity, Silence()), Deadlines(clock), clock=clock)
     running = asyncio.create_task(sockets.run())
-    for _ in range(5):
-        await asyncio.sleep(0)
-    soon = MACHINE_CLOCK.now_ms() + 200
+    await clock.begun(2)
+    clock.turn(TICK_S)
+    # Nothing is due for an hour.
+    await clock.begun(3)
+    soon = clock.ms + round(2 * TICK_S * 1000)
     principal = Principal(PrincipalKind.USER, 1, 1, 1, expires_ms=soon, session_id="s", ends_ms=soon)
     sockets.opened(1, principal)
+    for begun in (4, 5):
+        await clock.begun(begun)
+        assert core.closed == {}
+        clock.turn(TICK_S)
     await asyncio.wait_for(core.first_closed.wait(), 5)
     running.cancel()
     assert core.closed == {1: KEY_ENDED}
