@@ -42,7 +42,7 @@ test-rust: $(DEPENDENCIES)
 	cargo test --locked --no-fail-fast
 
 # Much of their time they wait: for servers to start, time-outs to pass. A file's tests stay with one worker, and
-# the longest files start first (tests/conftest.py). One file is most of the short form: its tests are distributed.
+# the longest files start first (tests/kit/order.py). One file is most of the short form: its tests are distributed.
 WORKERS := -n 6 --dist loadfile --no-loadscope-reorder
 test-cluster-short: WORKERS := -n 6 --dist load
 # Nodes are started by the hundred, and without its bytecode each compiles homewire anew.

@@ -18,9 +18,14 @@ from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
 from kit.accounts import Accounts, accounts_of
 from kit.node import CLUSTER, NodeProcess, private_node
+from kit.order import longest_first
 from kit.redis_server import BusServer, running_server
 from kit.tenant import DEFAULT_PROJECT, Tenant, tenant_of
 from kit.webhook_receiver import Receiver, receiving
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first(items)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-TESTS: Final = Path(__file__).parent
+TESTS: Final = Path(__file__).parents[1]
 LONGEST: Final = (
     "service/presence/test_presence_of_dead_nodes.py",
     "service/limits/test_bounds_entrance.py",
@@ -39,10 +39,10 @@ LONGEST: Final = (
 """By duration, longest first. A worker has all tests of a file: one that starts late would end alone."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def longest_first(items: list[pytest.Item]) -> None:
     """Put the tests of the longest files in front; the others keep their order."""
     order = {TESTS / name: place for place, name in enumerate(LONGEST)}
     gone = [str(path.relative_to(TESTS)) for path in order if not path.exists()]
     if gone:
-        raise pytest.UsageError(f"tests/conftest.py names files that do not exist: {gone}")
+        raise pytest.UsageError(f"tests/kit/order.py names files that do not exist: {gone}")
     items.sort(key=lambda item: order.get(item.path, len(order)))
