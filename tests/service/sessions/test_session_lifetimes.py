@@ -128,7 +128,7 @@ async def test_absolute_end_closes_sockets_on_all_nodes(
         await turn(pair, SLIDES_S / 2)
         assert [await here.is_alive(), await there.is_alive()] == [True, True]
         await turn(pair, SLIDES_S / 2)
-        assert await asyncio.gather(close_code(here), close_code(there)) == [KEY_ENDED] * 2
+        assert [await close_code(here), await close_code(there)] == [KEY_ENDED] * 2
         assert [await status(node, user) for node in pair] == [401, 401]
         assert (await now(tenant, session)).expires_ms == session.ends_ms
         assert await unconcerned.is_alive()
@@ -155,7 +155,7 @@ async def test_child_sessions_end_with_parent_on_every_node(
         await listen(pair[0].url, EVENTS, other.key) as unconcerned,
     ):
         await tenant.store.sessions.end(tenant.project, session.id)
-        assert await asyncio.gather(close_code(here), close_code(there)) == [KEY_ENDED] * 2
+        assert [await close_code(here), await close_code(there)] == [KEY_ENDED] * 2
         assert [await status(node, Account(user.id, key)) for node in pair] == [401, 401]
         assert await unconcerned.is_alive()
 
