@@ -66,7 +66,9 @@ class TurnedClock(Clock):
         now, moment = self.monotonic(), asyncio.get_running_loop().time() if self._waits else 0.0
         for timeout in [timeout for timeout, until in self._waits.items() if until <= now]:
             del self._waits[timeout]
-            timeout.reschedule(moment)
+            # One whose real time is over has not been resumed yet.
+            if not timeout.expired():
+                timeout.reschedule(moment)
 
 
 class ManualClock(TurnedClock):

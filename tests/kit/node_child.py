@@ -145,9 +145,12 @@ async def main(settings: Settings) -> None:
             # It goes on to take orders while the node goes down.
             commands = asyncio.create_task(take(stdin, steps, clock, node))
             stopped = asyncio.create_task(stop.wait())
-            waited: list[asyncio.Future[Any]] = [stopped, node.failed]
+            waited: list[asyncio.Future[Any]] = [stopped, node.failed, commands]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             stopped.cancel()
+            if commands.done():
+                # An order that raised fails its test here, rather than by its missing answer.
+                commands.result()
             if node.failed.done():
                 raise node.failed.result()
     finally:
