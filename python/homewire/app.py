@@ -24,7 +24,6 @@ from homewire.audit import Audit
 from homewire.auth.authenticator import Authenticator
 from homewire.auth.cache import CacheVersions
 from homewire.auth.home_directory import HomeDirectory
-from homewire.bus.append import Bus
 from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import in_background
 from homewire.errors import CoreFailure
@@ -207,7 +206,7 @@ async def running(
             "refusals": audit.refusals,
         }
         registry = metrics.registry(core, parts.bus, parts.relay, labelled, parts.metric_sources)
-        problem = _problem(core, parts.bus)
+        problem = _problem(core, parts)
         app.add_routes(parts.server_limits.turns.limited(public_routes(problem)))
         admin = web.Application(middlewares=[render_errors(rendered)])
         admin.add_routes(admin_routes(problem, registry))
@@ -349,9 +348,11 @@ def _dispatch_core_events(
     dispatcher.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))
 
 
-def _problem(core: Core, bus: Bus) -> Problem:
+def _problem(core: Core, parts: Parts) -> Problem:
     def problem() -> str | None:
-        if not bus.connected:
+        if parts.identity.problem is not None:
+            return parts.identity.problem
+        if not parts.bus.connected:
             return "the bus is not connected to Redis"
         if core.tail_silence_ms() > TAIL_SILENCE_MS:
             return "the stream reader gets no replies from Redis"

@@ -28,7 +28,9 @@ from homewire.realtime.core_events import (
     WAITING_MESSAGES_BYTES,
     ClientMessages,
 )
-from homewire.redis.connect import connect, report_eviction, translate_redis_errors
+from homewire.redis.checks import require_fit
+from homewire.redis.connect import Pool, connect, translate_redis_errors
+from homewire.redis.deployment import Identity
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
 from homewire.server.limits import ServerLimits
@@ -46,6 +48,7 @@ class Parts:
     clock: Clock
     url: str
     redis: Redis
+    identity: Identity
     bus: Bus
     relay: Relay
     store: Store
@@ -61,7 +64,9 @@ async def start_parts(stack: AsyncExitStack, settings: Settings, clock: Clock = 
     url = await _redis_url(stack, settings, failed)
     redis = connect(url)
     stack.push_async_callback(redis.aclose)
-    bus = await _start_bus(stack, settings, redis, url, failed)
+    identity = await _identity(settings, redis, url)
+    in_background(stack, identity.watch(redis, Pool.of(redis).disconnect), failed)
+    bus = await _start_bus(stack, settings, redis, url, identity, failed)
     relay = Relay(redis, settings.shards, clock)
     stack.push_async_callback(relay.close)
     in_background(stack, relay.run(), failed)
@@ -73,7 +78,19 @@ async def start_parts(stack: AsyncExitStack, settings: Settings, clock: Clock = 
     reader = BodyReader(server_limits.bodies, silence=settings.body_timeout_s)
     metric_sources = [store.usage.metrics, *server_limits.metrics(), store.passwords.metrics]
     return Parts(
-        stack, settings, failed, clock, url, redis, bus, relay, store, server_limits, reader, metric_sources
+        stack,
+        settings,
+        failed,
+        clock,
+        url,
+        redis,
+        identity,
+        bus,
+        relay,
+        store,
+        server_limits,
+        reader,
+        metric_sources,
     )
 
 
@@ -92,17 +109,31 @@ async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.
     return embedded.url
 
 
-async def _start_bus(
-    stack: AsyncExitStack, settings: Settings, redis: Redis, url: str, failed: asyncio.Future[Exception]
-) -> Bus:
-    bus_settings = BusSettings.of(settings, url)
+async def _identity(settings: Settings, redis: Redis, url: str) -> Identity:
+    """The deployment of Redis, which judges each connection from now on. Raises ConfigurationError."""
+    identity = Identity(settings.data_dir, settings.shards)
     try:
         with translate_redis_errors():
+            if settings.redis_url is not None:
+                await require_fit(redis)
+            await identity.establish(redis)
             await ensure_epochs(redis, settings.shards)
-            await report_eviction(redis)
     except Unavailable as error:
         raise ConfigurationError(f"Redis at {redacted(url)} does not answer, or cannot serve now") from error
-    bus = Bus(bus_settings)
+    Pool.of(redis).identity = identity
+    return identity
+
+
+async def _start_bus(
+    stack: AsyncExitStack,
+    settings: Settings,
+    redis: Redis,
+    url: str,
+    identity: Identity,
+    failed: asyncio.Future[Exception],
+) -> Bus:
+    bus_settings = BusSettings.of(settings, url)
+    bus = Bus(bus_settings, identity)
     await bus.start()
     stack.push_async_callback(bus.close)
     in_background(stack, Retention(redis, bus_settings).run(), failed)

@@ -40,7 +40,7 @@ class BusServer:
     def start(self) -> None:
         """Start it, and wait until it answers and has loaded its file."""
         self.launch()
-        with BlockingRedis(unix_socket_path=str(self.socket)) as client:
+        with self.blocking_client() as client:
             until = time.monotonic() + TIMEOUT_S
             while True:
                 try:
@@ -89,6 +89,10 @@ class BusServer:
     def client(self) -> Redis:
         """An ordinary client, to look at what arrived."""
         return connect(self.url)
+
+    def blocking_client(self) -> BlockingRedis:
+        """The same, without a loop."""
+        return BlockingRedis(unix_socket_path=str(self.socket))
 
 
 def _whole(client: BlockingRedis) -> bool:

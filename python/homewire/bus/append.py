@@ -43,6 +43,7 @@ from homewire.redis.connection import (
     pack,
     parse_address,
 )
+from homewire.redis.deployment import QUESTION, Identity
 
 MIN_DELAY: Final = 0.05
 MAX_DELAY: Final = 1.0
@@ -90,9 +91,10 @@ class Batch(PendingReplies):
 class Bus:
     """Appends envelopes to shards. A process has one, on its event loop. `BusSettings` has its bounds."""
 
-    def __init__(self, settings: BusSettings) -> None:
-        """Opens no connection. Raises ConfigurationError for an invalid URL."""
+    def __init__(self, settings: BusSettings, identity: Identity | None = None) -> None:
+        """Opens no connection. `identity` judges each one. Raises ConfigurationError for an invalid URL."""
         self.stats = BusStats()
+        self._identity = identity
         self._settings = settings
         self._address: RedisAddress = parse_address(settings.url)
         self._connection: RedisConnection | None = None
@@ -338,6 +340,10 @@ class Bus:
             (reply,) = await exchange(connection, authentication)
             if isinstance(reply, ReplyError):
                 raise ConfigurationError(f"Redis refused the credentials of the URL: {reply}")
+        if self._identity is not None:
+            (reply,) = await exchange(connection, QUESTION)
+            if problem := self._identity.admit(reply):
+                raise HandshakeRefused(problem)
         replies = await exchange(
             connection, ("CLIENT", "SETNAME", "homewire-bus"), ("SCRIPT", "LOAD", APPEND_ONCE), ("TIME",)
         )

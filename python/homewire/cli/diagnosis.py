@@ -10,61 +10,31 @@ import platform
 import socket
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from homewire import settings as settings_table
 from homewire.cli.options import Json, serving_command
+from homewire.cli.output import show
 from homewire.errors import ConfigurationError
 from homewire.hosts import is_loopback
 from homewire.machine import open_file_limit
-from homewire.settings import Settings
-from homewire.settings.fields import MIB
+from homewire.redis.checks import Finding, Level
+from homewire.settings import Settings, redacted
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis as RedisClient
 
-    from homewire.redis.connect import MemoryLimit
 
 FEW_FILES = 1_024
 ENOUGH_FILES = 65_536
 
-# By what it can do, not by its version: Valkey 9 reports 7.2.4. EXPIRETIME came with 7.0, as did
-# entries-added of XINFO STREAM, which tells that entries were trimmed before they were read.
-NEEDED_COMMANDS = (
-    *("XADD", "XREAD", "XRANGE", "XTRIM", "XINFO", "EVAL", "EVALSHA", "SCRIPT", "WAIT", "EXPIRETIME"),
-    *("HSET", "HGETALL", "HMGET", "SADD", "SSCAN", "SMISMEMBER", "ZADD", "ZRANGE", "SET", "INCR", "UNLINK"),
-)
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    FATAL = "fatal"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The result of one check, and what to do about it (empty: nothing)."""
-
-    check: str
-    level: Level
-    seen: str
-    advice: str = ""
-
-    def as_json(self) -> dict[str, str]:
-        """As JSON types."""
-        return {"check": self.check, "level": self.level.value, "seen": self.seen, "advice": self.advice}
-
 
 def register(app: typer.Typer) -> None:
-    """Add `check` to the command tree."""
+    """Add `check` and `adopt-redis` to the command tree."""
     serving_command(app, "check")(check)
+    serving_command(app, "adopt-redis")(adopt_redis)
 
 
 def check(settings: Settings, as_json: Json = False) -> None:
@@ -203,92 +173,51 @@ async def _redis(settings: Settings) -> AsyncIterator[Finding]:
     from redis.exceptions import RedisError
 
     from homewire.cli.scope import reachable_redis
+    from homewire.redis.checks import examine_redis
     from homewire.redis.connect import connect
 
     advice = "start it, or correct --redis" if settings.redis_url else "see the message"
     try:
         async with reachable_redis(settings) as url, contextlib.aclosing(connect(url)) as client:
-            for finding in await _about(client, settings, url):
+            findings = await examine_redis(client, redacted(url) if settings.redis_url else "embedded")
+            for finding in [*findings, await _deployment(client, settings)]:
                 yield finding
     except (RedisError, OSError) as error:
-        where = settings_table.redacted(settings.redis_url or "")
+        where = redacted(settings.redis_url or "")
         yield Finding("redis", Level.FATAL, f"{where} does not answer ({type(error).__name__})", advice)
     except ConfigurationError as error:
         yield Finding("redis", Level.FATAL, str(error), advice)
 
 
-async def _about(client: RedisClient, settings: Settings, url: str) -> list[Finding]:
-    info: dict[str, Any] = await client.info("everything")
-    name = "Valkey" if "valkey_version" in info else "Redis"
-    version = info.get("valkey_version") or info.get("redis_version", "?")
-    kind = "embedded" if settings.redis_url is None else settings_table.redacted(url)
-    findings = [Finding("redis", Level.OK, f"{name} {version}, {kind}"), await _features(client)]
-    return findings + await _configured(client, info)
+async def _deployment(client: RedisClient, settings: Settings) -> Finding:
+    from homewire.redis.deployment import Identity, read
+
+    found = await read(client)
+    if problem := Identity(settings.data_dir, settings.shards).contradiction(found):
+        return Finding("deployment", Level.FATAL, problem, "see docs/operations/redis.md")
+    if found is None:
+        return Finding("deployment", Level.OK, "none yet: this Redis is empty")
+    return Finding("deployment", Level.OK, f"{found.id}, {found.shards} shards, schema {found.schema}")
 
 
-async def _features(client: RedisClient) -> Finding:
-    # As one word: redis-py's own reading of COMMAND stumbles over a command that does not exist.
-    answers = await client.execute_command("COMMAND INFO", *NEEDED_COMMANDS)  # type: ignore[no-untyped-call]
-    missing = [name for name, known in zip(NEEDED_COMMANDS, answers, strict=True) if not known]
-    if missing:
-        advice = "use Redis or Valkey 7.0 or newer"
-        return Finding("redis features", Level.FATAL, f"missing: {', '.join(missing)}", advice)
-    return Finding("redis features", Level.OK, f"all {len(NEEDED_COMMANDS)} commands known")
+def adopt_redis(settings: Settings, as_json: Json = False) -> None:
+    """Let the nodes of this data directory's deployment use a Redis that is empty, or another deployment's.
+
+    Running nodes go on within seconds. What the Redis does not have is lost: keys, homes, devices, events.
+    """
+    show(asyncio.run(_adopt(settings)), as_json)
 
 
-async def _configured(client: RedisClient, info: dict[str, Any]) -> list[Finding]:
-    from redis.exceptions import ResponseError
+async def _adopt(settings: Settings) -> dict[str, Any]:
+    from redis.exceptions import RedisError
+
+    from homewire.cli.scope import reachable_redis
+    from homewire.redis.connect import connect
+    from homewire.redis.deployment import Identity
 
     try:
-        configured = await client.config_get("appendfsync", "min-replicas-to-write")
-    except ResponseError:
-        advice = "see at its operator that it is durable, and that maxmemory-policy is noeviction"
-        return [Finding("redis configuration", Level.WARNING, "this Redis does not tell", advice)]
-    options = {str(name): str(value) for name, value in configured.items()}
-    from homewire.redis.connect import memory_limit
-
-    memory = await memory_limit(client)
-    about_memory = [] if memory is None else [_eviction(memory), _memory(memory, info)]
-    return [_durability(options, info), *about_memory, _replicas(options, info)]
-
-
-def _durability(options: dict[str, str], info: dict[str, Any]) -> Finding:
-    if not info.get("aof_enabled"):
-        advice = "CONFIG SET appendonly yes, appendfsync always (or everysec)"
-        return Finding("appendfsync", Level.WARNING, "no append-only file: a restart loses events", advice)
-    chosen = options.get("appendfsync", "?")
-    if chosen == "always":
-        return Finding("appendfsync", Level.OK, chosen)
-    advice = "always, if nothing acknowledged may be lost in a power failure"
-    return Finding("appendfsync", Level.WARNING, chosen, advice)
-
-
-def _eviction(memory: MemoryLimit) -> Finding:
-    if not memory.evicts:
-        return Finding("maxmemory-policy", Level.OK, memory.policy)
-    advice = "CONFIG SET maxmemory-policy noeviction: an evicted stream is silent loss"
-    return Finding("maxmemory-policy", Level.FATAL, memory.policy, advice)
-
-
-def _memory(memory: MemoryLimit, info: dict[str, Any]) -> Finding:
-    used = f"{int(info.get('used_memory', 0)) // MIB} MiB used"
-    if memory.bytes:
-        return Finding("maxmemory", Level.OK, f"{memory.bytes // MIB} MiB, {used}")
-    advice = "set its limit with CONFIG SET maxmemory; without one, the out-of-memory killer may end it"
-    return Finding("maxmemory", Level.WARNING, f"none, {used}", advice)
-
-
-def _replicas(options: dict[str, str], info: dict[str, Any]) -> Finding:
-    if info.get("role") not in ("master", None):
-        return Finding("replicas", Level.FATAL, "this is a replica", "name its primary with --redis")
-    connected = int(info.get("connected_slaves", 0))
-    needed = int(options.get("min-replicas-to-write", 0))
-    seen = f"{connected} connected, {needed} needed for a write"
-    if connected and not needed:
-        advice = "CONFIG SET min-replicas-to-write 1, or a failover may lose the last moments"
-        return Finding("replicas", Level.WARNING, seen, advice)
-    if connected < needed:
-        return Finding(
-            "replicas", Level.FATAL, seen, "bring the replicas back: writes are refused until then"
-        )
-    return Finding("replicas", Level.OK, seen)
+        async with reachable_redis(settings) as url, contextlib.aclosing(connect(url)) as client:
+            return dict(await Identity(settings.data_dir, settings.shards).adopt(client))
+    except (RedisError, OSError) as error:
+        where = redacted(settings.redis_url or "")
+        raise ConfigurationError(f"Redis at {where} does not answer ({type(error).__name__})") from error

@@ -123,6 +123,7 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
     """The configured store and its Redis. Raises ConfigurationError if Redis does not answer."""
     from homewire.access_changes.relay import Relay
     from homewire.redis.connect import connect, translate_redis_errors
+    from homewire.redis.deployment import Identity
     from homewire.repositories import Store
 
     async with reachable_redis(settings) as url:
@@ -130,6 +131,7 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
         relay = Relay(client, settings.shards)
         try:
             with translate_redis_errors():
+                await Identity(settings.data_dir, settings.shards).establish(client)
                 yield Scope(settings, Store.of(client, relay, settings), client)
         except NotConfirmed as error:
             raise ConfigurationError(

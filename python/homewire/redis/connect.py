@@ -2,24 +2,16 @@
 
 Redis being away must be answered within 5 s: a connection is waited for `POOL_WAIT_S`, and one
 command as a whole at most `COMMAND_S`, which the store adds up to.
-
-How much memory Redis may take, and what it does at that limit.
-
-A Redis without a limit ends at the out-of-memory killer; one that evicts loses events, keys and sessions
-without a sign. With `noeviction` a write at the limit is refused: it is answered 503, while deletions, which
-run as scripts with `allow-oom`, still make room.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -30,7 +22,6 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.typing import EncodableT
 
 from homewire.errors import NotConfirmed, Unavailable
-from homewire.machine import memory_bytes
 from homewire.redis.connection import (
     PING_S,
     RedisAddress,
@@ -40,6 +31,7 @@ from homewire.redis.connection import (
     pack,
     parse_address,
 )
+from homewire.redis.deployment import QUESTION, Identity
 
 if TYPE_CHECKING:
     # Who only starts the embedded server has no use for redis-py, which takes long to import.
@@ -98,6 +90,8 @@ class Pool(BlockingConnectionPool):
     """redis-py's pool, and beside its connections the lines to the same server."""
 
     address: RedisAddress
+    identity: Identity | None = None
+    """Judges each new connection, if it is set."""
     pipelined_class: type[RedisConnection] = RedisConnection
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -130,6 +124,9 @@ class Pool(BlockingConnectionPool):
             self._pipelined.add(connection)
             try:
                 await self._authenticate(connection)
+                if self.identity is not None:
+                    (reply,) = await exchange(connection, QUESTION)
+                    self._require_admission(self.identity, reply)
             except BaseException:
                 connection.drop()
                 raise
@@ -140,13 +137,30 @@ class Pool(BlockingConnectionPool):
         assert isinstance(connection, _PackedByHiredis)
         if connection.is_connected and monotonic() - connection.used_at > PING_S:
             await connection.disconnect()
+        is_new = not connection.is_connected
         await super().ensure_connection(connection)
+        if is_new and self.identity is not None:
+            await connection.send_command(*QUESTION)
+            try:
+                reply = await connection.read_response()
+            except ResponseError as error:
+                reply = error
+            try:
+                self._require_admission(self.identity, reply)
+            except RedisConnectionError:
+                await connection.disconnect()
+                raise
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """All connections, and all lines."""
         for connection in tuple(self._pipelined):
             connection.drop()
         await super().disconnect(inuse_connections)
+
+    @staticmethod
+    def _require_admission(identity: Identity, reply: Any) -> None:
+        if problem := identity.admit(reply):
+            raise RedisConnectionError(problem)
 
     async def _authenticate(self, connection: RedisConnection) -> None:
         if self.address.authentication:
@@ -172,6 +186,13 @@ class _PackedByHiredis:
         # redis-py's own methods give names of two words ("CLIENT LIST") as one argument.
         words = (*name.split(), *args[1:]) if isinstance(name, str) and " " in name else args
         return [pack(words)]
+
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        try:
+            await super().send_packed_command(*args, **options)  # type: ignore[misc]  # of redis-py's class
+        except RuntimeError as error:
+            # What uvloop raises for a transport that was closed since the last reply.
+            raise RedisConnectionError("the connection was closed") from error
 
 
 class _TcpConnection(_PackedByHiredis, Connection):
@@ -221,56 +242,3 @@ class translate_redis_errors:
 
 def _cannot_serve(error: RedisError) -> bool:
     return type(error).__name__ in _NOT_NOW_CLASSES or str(error).startswith(_NOT_NOW)
-
-
-NOEVICTION: Final = "noeviction"
-EMBEDDED_SHARE: Final = 2
-"""The embedded server may take one part in so many of the memory: the node and the kernel need the rest."""
-
-_log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryLimit:
-    """`maxmemory` in bytes (0: none), and `maxmemory-policy`."""
-
-    bytes: int
-    policy: str
-
-    @property
-    def evicts(self) -> bool:
-        """Whether it forgets something at its limit, or would, if it had one."""
-        return self.policy != NOEVICTION
-
-
-def embedded_bytes(wanted: int) -> int:
-    """The limit of the embedded server: what is wanted, or (0) half of what this process may count on."""
-    return wanted or memory_bytes() // EMBEDDED_SHARE
-
-
-async def memory_limit(redis: Redis) -> MemoryLimit | None:
-    """That of a Redis; None if it does not tell. Raises RedisError, OSError."""
-    from redis.exceptions import ResponseError
-
-    try:
-        told = await redis.config_get("maxmemory", "maxmemory-policy")
-    except ResponseError:
-        return None
-    options = {_text(name): _text(value) for name, value in told.items()}
-    return MemoryLimit(int(options.get("maxmemory", 0)), options.get("maxmemory-policy", "?"))
-
-
-async def report_eviction(redis: Redis) -> None:
-    """Log an error if Redis evicts. Raises RedisError, OSError."""
-    limit = await memory_limit(redis)
-    if limit is not None and limit.evicts:
-        _log.error(
-            "redis_evicts",
-            policy=limit.policy,
-            maxmemory=limit.bytes,
-            advice="CONFIG SET maxmemory-policy noeviction: what is evicted is lost without a sign",
-        )
-
-
-def _text(word: bytes | str | None) -> str:
-    return word.decode() if isinstance(word, bytes) else word or ""

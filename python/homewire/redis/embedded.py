@@ -27,7 +27,7 @@ import structlog
 
 from homewire.errors import ConfigurationError, DataDirInUse
 from homewire.redis import exec_child
-from homewire.redis.connect import NOEVICTION, embedded_bytes
+from homewire.redis.checks import NOEVICTION, embedded_bytes
 from homewire.redis.data_dir import DataDirectory, cut_damaged_tail, noted_socket, running_url, socket_url
 
 Durability = Literal["always", "everysec"]

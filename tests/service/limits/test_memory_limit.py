@@ -11,7 +11,7 @@ import pytest
 from homewire.machine import memory_bytes
 from homewire.redis.connect import connect
 from homewire.store.keys import ProjectSlot
-from kit.node import NodeProcess, private_node, running_node
+from kit.node import NodeProcess, private_node
 from kit.tenant import Tenant, tenant_of
 
 EVENT = {"eventType": "t", "eventData": {}}
@@ -86,12 +86,3 @@ async def test_writes_are_refused_whole_and_deletions_make_room(own_node: NodePr
             assert (await tenant.ask("DELETE", f"/homes/{home}", user.key)).status == 204
         assert not await redis.exists(ProjectSlot(tenant.project).values("home", home))
         assert (await tenant.ask("POST", "/homes", user.key, {"name": "second"})).status == 201
-
-
-async def test_node_on_a_redis_that_evicts_logs_an_error(own_node: NodeProcess, redis: Any) -> None:
-    await redis.config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        with running_node(own_node.data_dir, redis_url=own_node.redis_url) as second:
-            assert "redis_evicts" in second.logged()
-    finally:
-        await redis.config_set("maxmemory-policy", "noeviction")

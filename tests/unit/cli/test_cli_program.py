@@ -20,9 +20,10 @@ import typer.main
 from homewire import cli
 from homewire.auth.models import PrincipalKind
 from homewire.bus.shards import events_key
-from homewire.cli.diagnosis import Level, examine
+from homewire.cli.diagnosis import examine
 from homewire.cli.program import build
 from homewire.cli.scope import open_store, reachable_redis
+from homewire.redis.checks import Level
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store

@@ -17,10 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from homewire import cli
-from homewire.cli.diagnosis import Level, examine
+from homewire.cli.diagnosis import examine
 from homewire.cli.serving import next_steps
 from homewire.demo import Demo, DemoHome, DemoUser
 from homewire.errors import ConfigurationError
+from homewire.redis.checks import Level
 from homewire.settings import Settings
 from homewire.tls import server_context, trust
 

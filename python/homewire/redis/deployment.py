@@ -1,0 +1,165 @@
+"""The identity of a deployment: an id, a schema version and the number of shards, written once to Redis.
+
+A node that reaches an empty Redis, or that of another deployment, would answer 401 for keys that exist, and
+append events where no subscriber reads them. So a node remembers the id: in its data directory, and while it
+runs. Each new connection is asked for the id before it is used; an operator agrees to another one with
+`homewire adopt-redis`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from homewire.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+KEY: Final = "hw:{deployment}"
+"""Hash: `id`, `schema`, `shards`, and `replaces`: the ids of deployments whose nodes may use this Redis."""
+FILE: Final = "deployment.id"
+SCHEMA: Final = 1
+"""Version of the keys and records in Redis."""
+WATCH_S: Final = 1.0
+QUESTION: Final = ("HMGET", KEY, "id", "schema", "shards", "replaces")
+"""The command whose reply `Identity.admit` judges."""
+
+_ESTABLISH: Final = """
+if redis.call('EXISTS', KEYS[1]) == 0 then
+    redis.call('HSET', KEYS[1], 'id', ARGV[1], 'schema', ARGV[2], 'shards', ARGV[3])
+end
+return redis.call('HMGET', KEYS[1], 'id', 'schema', 'shards', 'replaces')
+"""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """What a Redis says of itself."""
+
+    id: str
+    schema: int
+    shards: int
+    replaces: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, reply: Sequence[bytes | None]) -> Deployment | None:
+        """From the reply to `QUESTION`; None for a Redis without an identity."""
+        if reply[0] is None:
+            return None
+        named, schema, shards, replaces = [(each or b"").decode() for each in reply]
+        return cls(named, int(schema), int(shards), frozenset(replaces.split()))
+
+
+async def read(redis: Redis) -> Deployment | None:
+    """The identity of a Redis. Raises RedisError, OSError."""
+    return Deployment.of(await redis.execute_command(*QUESTION))  # type: ignore[no-untyped-call]
+
+
+class Identity:
+    """The deployment that this node belongs to. Used from the event loop alone."""
+
+    def __init__(self, data_dir: Path, shards: int) -> None:
+        self._file = data_dir / FILE
+        self._shards = shards
+        self._known = ""
+        with suppress(OSError):
+            self._known = self._file.read_text().strip()
+        self.problem: str | None = None
+        """Why Redis must not be used now; None if it may be."""
+
+    def contradiction(self, found: Deployment | None) -> str | None:
+        """Why a node with these settings and this memory must not use a Redis of this identity."""
+        if found is None:
+            if not self._known:
+                return None
+            return (
+                f"this Redis is empty or another one; this node belongs to deployment {self._known}. {_ADOPT}"
+            )
+        if found.schema != SCHEMA:
+            return f"its records have schema version {found.schema}, and this homewire reads {SCHEMA}"
+        if found.shards != self._shards:
+            return (
+                f"this deployment has {found.shards} shards, and the settings say {self._shards}: "
+                f"set HOMEWIRE_SHARDS={found.shards}"
+            )
+        if self._known and found.id != self._known and self._known not in found.replaces:
+            return f"this Redis has deployment {found.id}, and this node belongs to {self._known}. {_ADOPT}"
+        return None
+
+    async def establish(self, redis: Redis) -> None:
+        """Read the identity of Redis; write a new one where neither Redis nor this node has one.
+
+        Raises ConfigurationError where they contradict each other, RedisError and OSError.
+        """
+        found = await read(redis)
+        if found is None and not self._known:
+            found = Deployment.of(
+                await redis.eval(_ESTABLISH, 1, KEY, secrets.token_hex(8), SCHEMA, self._shards)
+            )
+        if problem := self.contradiction(found):
+            raise ConfigurationError(problem)
+        assert found is not None
+        self._remember(found)
+
+    async def adopt(self, redis: Redis) -> Mapping[str, Any]:
+        """Let nodes of the deployment that this node knows use this Redis. Returns both ids.
+
+        Raises ConfigurationError, RedisError and OSError.
+        """
+        known, self._known = self._known, ""
+        await self.establish(redis)
+        found = await read(redis)
+        assert found is not None
+        if known and known != found.id:
+            replaces = " ".join(sorted(found.replaces | {known}))
+            await redis.hset(KEY, "replaces", replaces)
+        return {"deploymentId": found.id, "replaced": known}
+
+    def admit(self, reply: Any) -> str | None:
+        """Judge a connection by its reply to `QUESTION`: why it must not be used, or None.
+
+        An error in place of a reply tells nothing, and the next command on the connection will fail with it.
+        """
+        if isinstance(reply, Exception):
+            return None
+        found = Deployment.of(reply)
+        problem = self.contradiction(found)
+        if problem and problem != self.problem:
+            _log.error("deployment.refused", problem=problem)
+        elif self.problem and not problem:
+            _log.info("deployment.accepted")
+        self.problem = problem
+        if found is not None and problem is None and found.id != self._known:
+            self._remember(found)
+        return problem
+
+    async def watch(self, redis: Redis, disconnect: Callable[[], Awaitable[None]]) -> None:
+        """Notice within seconds that Redis was emptied under its connections, and close all of them with
+        `disconnect`. Runs until cancelled."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                problem = self.admit(await redis.execute_command(*QUESTION))  # type: ignore[no-untyped-call]
+            except Exception:  # noqa: S112 (an outage, or the wrong deployment again: both are known)
+                continue
+            if problem:
+                await disconnect()
+
+    def _remember(self, found: Deployment) -> None:
+        self._known = found.id
+        # A node with an external Redis needs no data directory, and makes none for this.
+        with suppress(OSError):
+            self._file.write_text(found.id + "\n")
+
+
+_ADOPT: Final = "If it is right, run `homewire adopt-redis`"
