@@ -237,7 +237,8 @@ impl Node {
     pub fn fence(&self) {
         let (id, mut witness) = self.connect_for(user(WITNESSED), homes(&[WITNESSED]), false);
         self.route(event(WITNESSED, "fence"));
-        assert_eq!(witness.receive(), Received::event("fence"));
+        // A turned clock may have it pinged.
+        witness.receive_until(&Received::event("fence"));
         self.core.close(id, 1000, String::new());
     }
 
