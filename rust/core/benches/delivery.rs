@@ -21,6 +21,7 @@ use homewire_core::reactor::Limits;
 use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::routing::subscription::{BoundEntity, DeviceInHome, Reservation, Subscription};
 use homewire_core::wire::encoding::Encoding;
+use homewire_core::wire::transport::Transport;
 
 const HOME: u64 = 1;
 const DEVICE: u64 = 7;
@@ -131,12 +132,12 @@ fn connect(core: &Core, number: usize, permission: bool) -> io::Result<UnixStrea
         // An entity is received in homes that its user joins later, too, except with permissions.
         follow: !permission && number % 3 == 2,
         deactivated_homes: Vec::new(),
-        encoding: Encoding::Plain,
+        encoding: Encoding::WEB_SOCKET,
         address: None,
     });
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
-    core.adopt(id, theirs.into_raw_fd(), Vec::new())?;
+    core.adopt(id, theirs.into_raw_fd(), Transport::WebSocket, Vec::new())?;
     Ok(ours)
 }
 

@@ -69,7 +69,7 @@ fn measure(audiences: usize, topics_each: usize, universe: usize) {
             1 => topics.push(home(homes[slot])),
             _ => topics.extend((0..topics_each).map(|_| home(random.pick(&homes)))),
         }
-        index.join(slot as u32, &topics, Encoding::Plain);
+        index.join(slot as u32, &topics, Encoding::WEB_SOCKET);
     }
     let join_ns = nanoseconds(began) / audiences as f64;
     let bytes = resident_bytes().saturating_sub(memory_before);

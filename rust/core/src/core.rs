@@ -22,7 +22,7 @@ use crate::reactor::notifications::{Notification, Notifier};
 use crate::reactor::{Limits, Reactor, Shared, WAKER};
 use crate::routing::subscription::Reservation;
 use crate::stats::Stats;
-use crate::wire::frame::Opcode;
+use crate::wire::transport::{MessageKind, Transport};
 
 /// The reactor and the stream reader. Every call only queues a command.
 pub struct Core {
@@ -135,16 +135,25 @@ impl Core {
     }
 
     /// Adopts the socket of an upgraded connection. `descriptor` is a duplicate made for this call; the
-    /// core owns it from now on, also on failure. `early` has the bytes that the client sent right after
-    /// its request.
+    /// core owns it from now on, also on failure. `transport` is that of the reservation. `early` has the
+    /// bytes that the client sent right after its request.
     ///
     /// # Errors
     /// The kernel's, if the descriptor is not an open socket.
-    pub fn adopt(&self, id: ConnectionId, descriptor: i32, early: Vec<u8>) -> io::Result<()> {
+    pub fn adopt(
+        &self,
+        id: ConnectionId,
+        descriptor: i32,
+        transport: Transport,
+        early: Vec<u8>,
+    ) -> io::Result<()> {
         let socket = Socket::new(own_descriptor(descriptor)?, &self.socket)?;
-        self.shared
-            .inbox
-            .send(ReactorCommand::Adopt { id, socket, early });
+        self.shared.inbox.send(ReactorCommand::Adopt {
+            id,
+            socket,
+            transport,
+            early,
+        });
         Ok(())
     }
 
@@ -167,12 +176,10 @@ impl Core {
     }
 
     /// Sends a message to one connection, after all events that were routed to it.
-    pub fn send(&self, id: ConnectionId, opcode: Opcode, payload: Vec<u8>) {
-        self.shared.inbox.send(ReactorCommand::Send {
-            id,
-            opcode,
-            payload,
-        });
+    pub fn send(&self, id: ConnectionId, kind: MessageKind, payload: Vec<u8>) {
+        self.shared
+            .inbox
+            .send(ReactorCommand::Send { id, kind, payload });
     }
 
     /// Starts the close handshake of one connection.

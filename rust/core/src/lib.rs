@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`bus`] | shards (Redis Streams): envelopes, XADD commands, the stream readers, cache versions |
 //! | [`routing`] | topics, subscriptions, audiences and their index; deduplication of control records; no I/O |
-//! | [`wire`] | WebSocket frames, JSON of events, the table of close codes; no I/O |
+//! | [`wire`] | transports and their frames, JSON of events, the table of close codes; no I/O |
 //! | [`connection`] | one connection and its socket, the table of all, their ids, counts and inbound limits |
 //! | [`send_queue`] | unsent frames of one connection, the memory of all, the frames of one turn |
 //! | [`reactor`] | the thread that owns all connections: inbox, sockets, delivery, access changes, timers |

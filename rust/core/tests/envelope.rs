@@ -4,9 +4,7 @@ use homewire_core::bus::envelope::{
     CommandHeader, ControlHeader, Envelope, EventHeader, Malformed, VERSION, decode,
     encode_command, encode_command_around_sequence, encode_control, encode_event,
 };
-use homewire_core::wire::encoding::{
-    append_command_frame, append_command_json, append_event_frame, append_event_json,
-};
+use homewire_core::wire::encoding::{Encoding, append_command_json, append_event_json};
 use homewire_core::wire::frame::{Opcode, append_frame};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -354,7 +352,7 @@ proptest! {
         prop_assert_eq!((timestamp.len(), &timestamp[19..20]), (24, "."));
 
         let (mut frame, mut expected) = (Vec::new(), Vec::new());
-        append_event_frame(&mut frame, &header);
+        Encoding::WEB_SOCKET.append_event(&mut frame, &header);
         append_frame(&mut expected, Opcode::Text, event_json(&header).as_bytes());
         prop_assert_eq!(frame, expected);
     }
@@ -418,6 +416,6 @@ fn command_has_exact_json() {
     assert_eq!(out, br#"{"action":"dim","parameters":{"level": 1e400}}"#);
     command.body = "";
     out.clear();
-    append_command_frame(&mut out, &command);
+    Encoding::WEB_SOCKET.append_command(&mut out, &command);
     assert_eq!(out, b"\x81\x10{\"action\":\"dim\"}");
 }

@@ -87,7 +87,7 @@ impl Checked {
     fn join(&mut self, topics: &[TopicRef<'static>]) {
         let slot = self.next;
         self.next += 1;
-        let (audience, place) = self.index.join(slot, topics, Encoding::Plain);
+        let (audience, place) = self.index.join(slot, topics, Encoding::WEB_SOCKET);
         let subscriber = Subscriber {
             topics: topics.iter().copied().collect(),
             audience,

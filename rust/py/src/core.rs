@@ -15,6 +15,7 @@ use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::{BoundEntity, DeviceInHome, Reservation, Subscription};
 use homewire_core::wire::encoding::Encoding;
 use homewire_core::wire::frame::Opcode;
+use homewire_core::wire::transport::MessageKind;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -131,7 +132,7 @@ impl Core {
             subscription,
             follow,
             deactivated_homes,
-            encoding: Encoding::Plain,
+            encoding: Encoding::WEB_SOCKET,
             address: address_of(address),
         });
         Ok(id.as_u64())
@@ -187,7 +188,9 @@ impl Core {
     }
 
     fn adopt(&self, id: u64, fd: i32, early: &[u8]) -> PyResult<()> {
-        Ok(self.0.adopt(ConnectionId::from(id), fd, early.to_vec())?)
+        let id = ConnectionId::from(id);
+        let transport = Encoding::WEB_SOCKET.transport;
+        Ok(self.0.adopt(id, fd, transport, early.to_vec())?)
     }
 
     fn deliver_first(&self, id: u64, seen: u64, envelopes: Vec<Vec<u8>>) {
@@ -200,10 +203,12 @@ impl Core {
     }
 
     fn send(&self, id: u64, opcode: u8, payload: &[u8]) -> PyResult<()> {
-        let opcode =
-            Opcode::from_bits(opcode).ok_or_else(|| PyValueError::new_err("unknown opcode"))?;
-        self.0
-            .send(ConnectionId::from(id), opcode, payload.to_vec());
+        let kind = match Opcode::from_bits(opcode) {
+            Some(Opcode::Text) => MessageKind::Text,
+            Some(Opcode::Binary) => MessageKind::Binary,
+            _ => return Err(PyValueError::new_err("opcode must be 1 or 2")),
+        };
+        self.0.send(ConnectionId::from(id), kind, payload.to_vec());
         Ok(())
     }
 
@@ -331,8 +336,11 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
                 .into_pyobject(py)?
                 .into_any()
         }
-        Notification::Message { id, text, payload } => {
-            let opcode = if text { Opcode::Text } else { Opcode::Binary };
+        Notification::Message { id, kind, payload } => {
+            let opcode = match kind {
+                MessageKind::Text => Opcode::Text,
+                MessageKind::Binary => Opcode::Binary,
+            };
             let payload = PyBytes::new(py, &payload);
             ("message", id.as_u64(), opcode as u8, payload)
                 .into_pyobject(py)?

@@ -12,7 +12,7 @@ use crate::routing::index::AudienceId;
 use crate::routing::record_dedup::OutboxPosition;
 use crate::routing::subscription::FollowedEntities;
 use crate::send_queue::SendQueue;
-use crate::wire::frame::Decoder;
+use crate::wire::transport::{Receiver, Transport};
 use allowance::Allowance;
 use counts::CountGuard;
 use ids::ConnectionId;
@@ -80,7 +80,8 @@ pub struct Connection {
     /// client sees the end.
     pub count_guard: CountGuard,
     pub socket: Option<Socket>,
-    pub decoder: Decoder,
+    /// What it speaks, and the received part of what its client sends.
+    pub receiver: Receiver,
     pub send_queue: SendQueue,
     /// What the client may still send.
     pub allowance: Allowance,
@@ -113,6 +114,11 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// What it speaks.
+    pub fn transport(&self) -> Transport {
+        self.receiver.transport()
+    }
+
     /// Whether a close frame was sent or received.
     pub fn is_closing(&self) -> bool {
         match self.state {

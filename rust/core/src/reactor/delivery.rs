@@ -11,7 +11,7 @@ use crate::routing::topic::TopicRef;
 use crate::send_queue::Block;
 use crate::send_queue::blocks::{Blocks, OpenBlock};
 use crate::stats::Stats;
-use crate::wire::encoding;
+use crate::wire::encoding::Frames;
 
 /// Number of connections whose state is prefetched before the first of them is written to.
 const PREFETCHED: usize = 8;
@@ -38,26 +38,32 @@ pub(super) fn route<'a>(
     index: &mut Index,
     blocks: &mut Blocks,
     matched: &mut Vec<AudienceId>,
-    frame: &mut Vec<u8>,
+    frames: &mut Frames,
     stats: &Stats,
 ) -> Routed<'a> {
     Stats::add(&stats.envelopes, 1);
     matched.clear();
-    frame.clear();
+    frames.clear();
     let mut shard_key = 0;
     let mut queued = None;
     match envelope::decode(&entry.envelope) {
         Ok(Envelope::Event(event)) => {
             index.find(&event_topics(&event), matched);
             if !matched.is_empty() {
-                encoding::append_event_frame(frame, &event);
+                let encodings = matched.iter().map(|&audience| index.encoding(audience));
+                frames.encode(encodings, |encoding, out| {
+                    encoding.append_event(out, &event)
+                });
                 shard_key = event.home;
             }
         }
         Ok(Envelope::Command(command)) => {
             index.find(&[command_topic(&command)], matched);
             if !matched.is_empty() {
-                encoding::append_command_frame(frame, &command);
+                let encodings = matched.iter().map(|&audience| index.encoding(audience));
+                frames.encode(encodings, |encoding, out| {
+                    encoding.append_command(out, &command)
+                });
                 shard_key = command.device;
                 queued = (command.sequence != 0).then_some(Routed::QueuedCommand {
                     sequence: command.sequence,
@@ -82,6 +88,7 @@ pub(super) fn route<'a>(
         return queued;
     }
     for &audience in &*matched {
+        let frame = frames.get(index.encoding(audience));
         longest_block = longest_block.max(blocks.append(audience, frame));
     }
     Routed::Delivered { longest_block }

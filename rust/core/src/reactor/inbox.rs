@@ -17,7 +17,7 @@ use crate::connection::ids::ConnectionId;
 use crate::connection::socket::Socket;
 use crate::routing::subscription::Reservation;
 use crate::stats::Stats;
-use crate::wire::frame::Opcode;
+use crate::wire::transport::{MessageKind, Transport};
 
 /// An entry of a shard, as it was read.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub enum ReactorCommand {
     Adopt {
         id: ConnectionId,
         socket: Socket,
+        /// For our last frame, if the reservation has expired.
+        transport: Transport,
         early: Vec<u8>,
     },
     Abandon(ConnectionId),
@@ -46,7 +48,7 @@ pub enum ReactorCommand {
     },
     Send {
         id: ConnectionId,
-        opcode: Opcode,
+        kind: MessageKind,
         payload: Vec<u8>,
     },
     Close {

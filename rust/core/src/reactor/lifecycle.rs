@@ -20,7 +20,10 @@ use crate::send_queue::memory;
 use crate::send_queue::{Block, SendQueue};
 use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
-use crate::wire::frame::{self, Decoder, Opcode};
+use crate::wire::transport::{InboundLimits, MessageKind, Transport};
+
+/// Room for what a transport adds to a message.
+const FRAME_OVERHEAD: usize = 16;
 
 /// The close code to report for a removed connection.
 #[derive(Clone, Copy, Debug)]
@@ -29,8 +32,12 @@ pub(super) struct EndCode(Option<u16>);
 impl EndCode {
     /// The code of the close frame that was sent or received.
     pub(super) const KEEP: Self = Self(None);
-    /// No close frame was exchanged (RFC 6455 section 7.1.5).
-    pub(super) const ABNORMAL: Self = Self(Some(1006));
+    /// No close frame was exchanged.
+    pub(super) const ABNORMAL: Self = Self::of(close::ABNORMAL);
+
+    pub(super) const fn of(code: u16) -> Self {
+        Self(Some(code))
+    }
 }
 
 impl Reactor {
@@ -64,17 +71,16 @@ impl Reactor {
         } else {
             (false, None)
         };
-        let decoder = if self.limits.deliver_messages {
-            Decoder::new(self.limits.message_bytes)
-        } else {
-            Decoder::discarding(self.limits.message_bytes)
-        };
+        let receiver = encoding.transport.receiver(InboundLimits {
+            message_bytes: self.limits.message_bytes,
+            keep: self.limits.deliver_messages,
+        });
         self.connections.insert(Connection {
             id,
             principal,
             count_guard,
             socket: None,
-            decoder,
+            receiver,
             send_queue: SendQueue::default(),
             allowance: Allowance::default(),
             audience,
@@ -86,7 +92,7 @@ impl Reactor {
             last_sequence: 0,
             joined_homes: Vec::new(),
             access: Access::Active,
-            close_code: 1006,
+            close_code: close::ABNORMAL,
             active_since_ping: true,
             peer_finished: false,
             in_slow_consumers: false,
@@ -101,13 +107,19 @@ impl Reactor {
         }
     }
 
-    pub(super) fn adopt(&mut self, id: ConnectionId, mut socket: Socket, mut early: Vec<u8>) {
+    pub(super) fn adopt(
+        &mut self,
+        id: ConnectionId,
+        mut socket: Socket,
+        transport: Transport,
+        mut early: Vec<u8>,
+    ) {
         let Some(connection) = self
             .connections
             .get(id)
             .filter(|connection| connection.state == State::Reserved)
         else {
-            refuse(&mut socket);
+            refuse(&mut socket, transport);
             return;
         };
         let token = mio::Token(id.as_u64() as usize);
@@ -156,7 +168,7 @@ impl Reactor {
         }
     }
 
-    pub(super) fn send(&mut self, id: ConnectionId, opcode: Opcode, payload: &[u8]) {
+    pub(super) fn send(&mut self, id: ConnectionId, kind: MessageKind, payload: &[u8]) {
         let Some(connection) = self
             .connections
             .get(id)
@@ -164,10 +176,10 @@ impl Reactor {
         else {
             return;
         };
-        let audience = connection.audience;
+        let (audience, transport) = (connection.audience, connection.transport());
         self.seal(audience, usize::MAX);
-        let mut frame = Vec::with_capacity(payload.len() + 10);
-        frame::append_frame(&mut frame, opcode, payload);
+        let mut frame = Vec::with_capacity(payload.len() + FRAME_OVERHEAD);
+        transport.append_message(&mut frame, kind, |out| out.extend_from_slice(payload));
         // One message may exceed the limit on its own, however long it is.
         let limit = self.limits.send_queue_bytes + memory::entry_memory(frame.len());
         self.offer_frame(id, &frame, limit);
@@ -196,9 +208,14 @@ impl Reactor {
                     Some(_) => Stats::add(&stats.revoked, 1),
                     None => {}
                 }
-                let mut frame = Vec::new();
-                frame::append_close(&mut frame, code, reason);
-                self.send_last_frame(id, code, &frame, State::Closing);
+                let transport = connection.transport();
+                let frame = transport.close_frame(code, reason);
+                let next = if transport.close_is_answered() {
+                    State::Closing
+                } else {
+                    State::Draining
+                };
+                self.send_last_frame(id, code, &frame, next);
             }
             State::Closing | State::Draining | State::Shut => {}
         }
@@ -273,7 +290,8 @@ impl Reactor {
         };
         match connection.state {
             State::Open => {
-                connection.send_queue.drop_unwritten();
+                let transport = connection.transport();
+                connection.send_queue.drop_unwritten(transport);
                 Stats::add(&self.shared.stats.evicted, 1);
                 self.close_with(id, close::SLOW_CONSUMER);
             }
@@ -345,10 +363,9 @@ impl Reactor {
 }
 
 /// Closes a socket whose reservation was removed because the handshake took too long.
-fn refuse(socket: &mut Socket) {
+fn refuse(socket: &mut Socket, transport: Transport) {
     use std::io::Write;
-    let mut frame = Vec::new();
-    frame::append_close(&mut frame, close::TRY_AGAIN.code, close::TRY_AGAIN.reason);
+    let frame = transport.close_frame(close::TRY_AGAIN.code, close::TRY_AGAIN.reason);
     if socket.write(&frame).is_ok() {
         // Whether the peer receives it or not, the socket is closed here.
         let _ = socket.shut_writing();

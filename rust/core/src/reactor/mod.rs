@@ -39,7 +39,8 @@ use crate::send_queue::WriteCounts;
 use crate::send_queue::blocks::Blocks;
 use crate::send_queue::memory::MemoryAccount;
 use crate::stats::Stats;
-use crate::wire::frame::pongs::Pongs;
+use crate::wire::encoding::Frames;
+use crate::wire::transport::Replies;
 use delivery::Routed;
 use slow_consumers::Unsent;
 use timers::Timers;
@@ -137,9 +138,9 @@ pub(crate) struct Reactor {
     record_dedup: RecordDedup,
     memory_account: MemoryAccount,
     matched: Vec<AudienceId>,
-    frame: Vec<u8>,
+    frames: Frames,
     buffer: Vec<u8>,
-    pongs: Pongs,
+    replies: Replies,
     write_counts: WriteCounts,
     /// When the reactor started.
     began: Instant,
@@ -184,9 +185,9 @@ impl Reactor {
             record_dedup: RecordDedup::new(now),
             memory_account: MemoryAccount::new(now),
             matched: Vec::new(),
-            frame: Vec::new(),
+            frames: Frames::default(),
             buffer: vec![0; READ_BUFFER],
-            pongs: Pongs::default(),
+            replies: Replies::default(),
             write_counts: WriteCounts::default(),
             began: now,
             now,
@@ -268,7 +269,7 @@ impl Reactor {
                     &mut self.index,
                     &mut self.blocks,
                     &mut self.matched,
-                    &mut self.frame,
+                    &mut self.frames,
                     &self.shared.stats,
                 );
                 let is_enough = match routed {
@@ -329,7 +330,12 @@ impl Reactor {
             ReactorCommand::Reserve(reservation, count_guard, at_ms) => {
                 self.reserve(*reservation, count_guard, at_ms)
             }
-            ReactorCommand::Adopt { id, socket, early } => self.adopt(id, socket, early),
+            ReactorCommand::Adopt {
+                id,
+                socket,
+                transport,
+                early,
+            } => self.adopt(id, socket, transport, early),
             ReactorCommand::Gap { shard } => self.resync(shard),
             ReactorCommand::Abandon(id) => self.abandon(id),
             ReactorCommand::DeliverFirst {
@@ -337,11 +343,7 @@ impl Reactor {
                 seen,
                 envelopes,
             } => self.deliver_first(id, seen, &envelopes),
-            ReactorCommand::Send {
-                id,
-                opcode,
-                payload,
-            } => self.send(id, opcode, &payload),
+            ReactorCommand::Send { id, kind, payload } => self.send(id, kind, &payload),
             ReactorCommand::Close { id, code, reason } => self.close(id, code, &reason),
             ReactorCommand::KeysInUse { cursor, limit } => self.report_keys_in_use(cursor, limit),
             ReactorCommand::EndKey {

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::connection::PrincipalId;
 use crate::connection::ids::ConnectionId;
 use crate::stats::Stats;
+use crate::wire::transport::MessageKind;
 
 /// A notification to Python.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub enum Notification {
     /// A message from a client.
     Message {
         id: ConnectionId,
-        text: bool,
+        kind: MessageKind,
         payload: Vec<u8>,
     },
     /// Keys of users of open connections: project, user, key tag. `next` is the cursor of the following

@@ -10,7 +10,7 @@ use crate::connection::ids::ConnectionId;
 use crate::reactor::notifications::Notification;
 use crate::send_queue::{Block, OfferResult};
 use crate::stats::Stats;
-use crate::wire::encoding;
+use crate::wire::encoding::Encoding;
 
 impl Reactor {
     /// Writes the routed frame to all members of the matched audiences, once for each sequence.
@@ -22,7 +22,8 @@ impl Reactor {
         for &audience in &matched {
             // Frames that were routed earlier are written first.
             self.seal(audience, usize::MAX);
-            let mut block = Block::with_sequence(&self.frame, sequence, &self.memory_account);
+            let frame = self.frames.get(self.index.encoding(audience));
+            let mut block = Block::with_sequence(frame, sequence, &self.memory_account);
             for &slot in self.index.members(audience) {
                 let Some(connection) = self.connections.at(slot) else {
                     continue;
@@ -59,9 +60,9 @@ impl Reactor {
         else {
             return;
         };
-        let audience = connection.audience;
+        let (audience, transport) = (connection.audience, connection.transport());
         self.seal(audience, usize::MAX);
-        let frames = self.queued_command_frames(envelopes);
+        let frames = self.queued_command_frames(Encoding { transport }, envelopes);
         let Some(connection) = self.connections.get(id) else {
             return;
         };
@@ -86,7 +87,11 @@ impl Reactor {
     }
 
     /// The frame and sequence of each command that has not expired.
-    fn queued_command_frames(&self, envelopes: &[Vec<u8>]) -> Vec<(u64, Vec<u8>)> {
+    fn queued_command_frames(
+        &self,
+        encoding: Encoding,
+        envelopes: &[Vec<u8>],
+    ) -> Vec<(u64, Vec<u8>)> {
         let now_ms = self.shared.clock.unix_ms();
         let mut frames = Vec::with_capacity(envelopes.len());
         for envelope in envelopes {
@@ -94,7 +99,7 @@ impl Reactor {
                 Ok(Envelope::Command(command)) if command.sequence != 0 => {
                     if command.expires_ms > now_ms {
                         let mut frame = Vec::new();
-                        encoding::append_command_frame(&mut frame, &command);
+                        encoding.append_command(&mut frame, &command);
                         frames.push((command.sequence, frame));
                     }
                 }

@@ -153,7 +153,7 @@ mod tests {
     use crate::reactor::test_reactor::{
         adopt, connection, count, limits, no_events, open, reactor, reserve,
     };
-    use crate::wire::frame::Opcode;
+    use crate::wire::transport::MessageKind;
 
     const AGE: Duration = Duration::from_secs(2);
 
@@ -168,7 +168,7 @@ mod tests {
     fn send(reactor: &Reactor, id: ConnectionId, bytes: usize) {
         reactor.shared.inbox.send(ReactorCommand::Send {
             id,
-            opcode: Opcode::Binary,
+            kind: MessageKind::Binary,
             payload: vec![0; bytes],
         });
     }

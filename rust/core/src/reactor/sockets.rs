@@ -11,8 +11,8 @@ use crate::connection::ids::ConnectionId;
 use crate::reactor::notifications::Notification;
 use crate::routing::access::Access;
 use crate::stats::Stats;
-use crate::wire::close;
-use crate::wire::frame::{self, Incoming, Opcode, Violation};
+use crate::wire::close::{self, Violation};
+use crate::wire::transport::Incoming;
 
 /// Result of one read, with the number of bytes.
 enum Progress {
@@ -129,14 +129,11 @@ impl Reactor {
         self.buffer = buffer;
         match outcome {
             Ok(0) => {
-                let abnormal = self
-                    .connections
-                    .get(id)
-                    .is_some_and(|it| it.state == State::Open);
-                let end_code = if abnormal {
-                    EndCode::ABNORMAL
-                } else {
-                    EndCode::KEEP
+                let end_code = match self.connections.get(id) {
+                    Some(connection) if connection.state == State::Open => {
+                        EndCode::of(connection.transport().end_of_stream_code())
+                    }
+                    _ => EndCode::KEEP,
                 };
                 self.remove(id, end_code);
                 Progress::Emptied(0)
@@ -183,10 +180,11 @@ impl Reactor {
 
     /// Closes a connection whose further input is ignored.
     fn close_and_drain(&mut self, id: ConnectionId, code: u16, reason: &str) {
-        let mut frame = Vec::new();
-        frame::append_close(&mut frame, code, reason);
-        match self.connections.get(id).map(|connection| connection.state) {
-            Some(State::Open) => self.send_last_frame(id, code, &frame, State::Draining),
+        match self.connections.get(id) {
+            Some(connection) if connection.state == State::Open => {
+                let frame = connection.transport().close_frame(code, reason);
+                self.send_last_frame(id, code, &frame, State::Draining);
+            }
             _ => self.remove(id, EndCode::KEEP),
         }
     }
@@ -206,15 +204,9 @@ impl Reactor {
         let length = bytes.len();
         let mut rest = bytes;
         let mut action = loop {
-            let (text, payload) = match connection.decoder.decode(&mut rest) {
-                Ok(Some(Incoming::Text(payload))) => (true, payload),
-                Ok(Some(Incoming::Binary(payload))) => (false, payload),
-                Ok(Some(Incoming::Ping(payload))) => {
-                    self.pongs.add(&payload);
-                    continue;
-                }
-                Ok(Some(Incoming::Pong(_))) => continue,
-                Ok(Some(Incoming::Close { code, .. })) => break ClientAction::Close(code),
+            let (kind, payload) = match connection.receiver.receive(&mut rest, &mut self.replies) {
+                Ok(Some(Incoming::Message { kind, payload })) => (kind, payload),
+                Ok(Some(Incoming::Close { code })) => break ClientAction::Close(code),
                 Ok(None) => break ClientAction::Nothing,
                 Err(violation) => break ClientAction::Violation(violation),
             };
@@ -222,14 +214,14 @@ impl Reactor {
             if open && may_send {
                 self.shared.notifier.push(Notification::Message {
                     id,
-                    text,
+                    kind,
                     payload: payload.into_owned(),
                 });
             }
         };
-        let frames = connection.decoder.take_frames();
+        let frames = connection.receiver.take_frames();
         if !open {
-            self.pongs.clear();
+            self.replies.clear();
             return action;
         }
         let (rates, longest) = (&self.limits.inbound, self.limits.message_bytes);
@@ -240,14 +232,14 @@ impl Reactor {
         if !within && matches!(action, ClientAction::Nothing) {
             action = ClientAction::RateExceeded;
         }
-        if !self.pongs.is_empty() {
-            let result = connection.send_queue.offer_pongs(
+        if !self.replies.is_empty() {
+            let result = connection.send_queue.offer_replies(
                 connection.socket.as_mut(),
-                &self.pongs,
+                &self.replies,
                 &self.memory_account,
                 &mut self.write_counts,
             );
-            self.pongs.clear();
+            self.replies.clear();
             self.unsent.settle(result, connection);
         }
         action
@@ -259,13 +251,9 @@ impl Reactor {
             return;
         };
         if connection.state == State::Open {
-            let mut frame = Vec::new();
-            match code {
-                Some(code) => frame::append_close(&mut frame, code, ""),
-                None => frame::append_frame(&mut frame, Opcode::Close, &[]),
-            }
-            // 1005: the peer's close frame carried no code (RFC 6455 section 7.1.5).
-            self.send_last_frame(id, code.unwrap_or(1005), &frame, State::Draining);
+            let frame = connection.transport().close_reply(code);
+            let code = code.unwrap_or(close::NO_CODE);
+            self.send_last_frame(id, code, &frame, State::Draining);
         } else {
             connection.state = State::Draining;
             self.shut_if_drained(id);

@@ -20,6 +20,7 @@ use crate::reactor::inbox::Inbox;
 use crate::reactor::notifications::Notifier;
 use crate::routing::subscription::{Reservation, Subscription};
 use crate::wire::encoding::Encoding;
+use crate::wire::transport::Transport;
 
 /// Limits under which nothing is ever due.
 pub(super) fn limits() -> Limits {
@@ -71,7 +72,7 @@ pub(super) fn reserve(reactor: &mut Reactor, project: u64, user: u64) -> Connect
         subscription: Subscription::Homes(vec![1]),
         follow: true,
         deactivated_homes: Vec::new(),
-        encoding: Encoding::Plain,
+        encoding: Encoding::WEB_SOCKET,
         address: None,
     };
     let held = Arc::<ConnectionCounts>::default().add(principal, None, 0);
@@ -90,7 +91,7 @@ pub(super) fn open(reactor: &mut Reactor, project: u64, user: u64) -> Connection
 pub(super) fn adopt(reactor: &mut Reactor, id: ConnectionId) -> UnixStream {
     let (client, ours) = UnixStream::pair().unwrap();
     let socket = Socket::new(OwnedFd::from(ours), &SocketOptions::default()).unwrap();
-    reactor.adopt(id, socket, Vec::new());
+    reactor.adopt(id, socket, Transport::WebSocket, Vec::new());
     client
 }
 

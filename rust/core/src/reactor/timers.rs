@@ -9,7 +9,6 @@ use crate::connection::State;
 use crate::connection::ids::ConnectionId;
 use crate::stats::Stats;
 use crate::wire::close;
-use crate::wire::frame::{self, Opcode};
 
 /// A heartbeat interval is divided into this many parts. The slot of a connection selects its part, so that
 /// pings are spread over the interval.
@@ -129,8 +128,6 @@ impl Reactor {
     }
 
     fn send_heartbeats(&mut self, part: u32) {
-        let mut ping = Vec::with_capacity(2);
-        frame::append_frame(&mut ping, Opcode::Ping, &[]);
         for slot in (part..self.connections.slots()).step_by(PARTS as usize) {
             let Some(connection) = self.connections.at(slot) else {
                 continue;
@@ -138,6 +135,9 @@ impl Reactor {
             if connection.state != State::Open {
                 continue;
             }
+            let Some(ping) = connection.transport().ping() else {
+                continue;
+            };
             let id = connection.id;
             if !std::mem::take(&mut connection.active_since_ping) {
                 Stats::add(&self.shared.stats.heartbeats_missed, 1);
@@ -145,7 +145,7 @@ impl Reactor {
             } else {
                 // Even if frames are queued: without a ping the client would be closed at the next
                 // heartbeat.
-                self.offer_frame(id, &ping, usize::MAX);
+                self.offer_frame(id, ping, usize::MAX);
             }
         }
     }
@@ -161,6 +161,7 @@ mod tests {
         adopt, connection, count, limits, next_events, open, reactor, reserve,
     };
     use crate::send_queue::memory;
+    use crate::wire::transport::MessageKind;
 
     const INTERVAL: Duration = Duration::from_secs(50);
 
@@ -251,7 +252,7 @@ mod tests {
         let id = open(&mut reactor, 1, 1);
         // One message may exceed the limit on its own.
         let long = vec![b'x'; 2 * limits().send_queue_bytes];
-        reactor.send(id, Opcode::Text, &long);
+        reactor.send(id, MessageKind::Text, &long);
         let waiting = connection(&mut reactor, id).send_queue.memory();
         assert!(waiting > long.len());
         pass(&mut reactor, PARTS);

@@ -196,7 +196,7 @@ impl Index {
     /// The encoding of an audience.
     pub fn encoding(&self, audience_id: AudienceId) -> Encoding {
         self.audience(audience_id)
-            .map_or(Encoding::Plain, |audience| audience.encoding)
+            .map_or(Encoding::WEB_SOCKET, |audience| audience.encoding)
     }
 
     /// The topics of an audience.
@@ -407,7 +407,7 @@ mod tests {
             home: 2,
         };
         let mut index = Index::default();
-        let (audience, _) = index.join(3, &[HOME], Encoding::Plain);
+        let (audience, _) = index.join(3, &[HOME], Encoding::WEB_SOCKET);
         // The audience has the first match number; the next match would get the same number after the wrap.
         index.last_match = u32::MAX;
         for _ in 0..3 {

@@ -138,8 +138,8 @@ pub struct QueueEntry {
     pub bytes: Rc<SharedBlock>,
     /// Events in it; 0 for a control frame.
     pub frames: u32,
-    /// Whether it is a pong.
-    pub is_pong: bool,
+    /// Whether it is a reply of the transport.
+    pub is_reply: bool,
 }
 
 impl QueueEntry {
@@ -148,13 +148,13 @@ impl QueueEntry {
         Self {
             bytes,
             frames,
-            is_pong: false,
+            is_reply: false,
         }
     }
 
-    pub fn pong(bytes: Rc<SharedBlock>) -> Self {
+    pub fn reply(bytes: Rc<SharedBlock>) -> Self {
         let mut entry = Self::new(bytes, 0);
-        entry.is_pong = true;
+        entry.is_reply = true;
         entry
     }
 

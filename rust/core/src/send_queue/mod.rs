@@ -11,8 +11,7 @@ use std::time::Instant;
 pub mod blocks;
 pub mod memory;
 
-use crate::wire::frame::end_of_frame;
-use crate::wire::frame::pongs::Pongs;
+use crate::wire::transport::{Replies, Transport};
 use memory::{MemoryAccount, QueueEntry, SharedBlock};
 
 /// The maximum number of entries in one `writev`.
@@ -103,14 +102,14 @@ pub struct SendQueue {
     /// The memory of the entries, in bytes: many small entries take far more memory than they have bytes.
     /// Shared blocks count in full, because the slowest connection keeps them alive.
     memory: usize,
-    /// The pong for the last ping that came while another pong was queued. It is queued after that one.
-    last_pong: Option<Box<[u8]>>,
+    /// The reply to the last frame that came while another reply was queued. It is queued after that one.
+    last_reply: Option<Box<[u8]>>,
     /// Bytes of the first entry that are written already. (No entry is as long as 4 GiB.)
     offset: u32,
     /// The kernel's buffer is full; the socket is not writable.
     blocked: bool,
-    /// Whether a pong is among the entries; there is at most one.
-    pong_waits: bool,
+    /// Whether a reply is among the entries; there is at most one.
+    reply_waits: bool,
 }
 
 impl SendQueue {
@@ -155,34 +154,34 @@ impl SendQueue {
         }
     }
 
-    /// Writes `pongs`, the answers to the pings of one read, if the queue is empty. Otherwise it answers
-    /// only the last ping, as RFC 6455 section 5.5.3 allows, after the queued frames. At most one pong is
-    /// queued and one is stored beside it. So pings take no memory, and no pong overtakes an event.
-    pub fn offer_pongs(
+    /// Writes `replies`, the transport's answers to what was read (pongs), if the queue is empty. Otherwise
+    /// only the last one is sent, as RFC 6455 section 5.5.3 allows, after the queued frames. At most one
+    /// reply is queued and one is stored beside it. So pings take no memory, and no pong overtakes an event.
+    pub fn offer_replies(
         &mut self,
         socket: Option<&mut impl Write>,
-        pongs: &Pongs,
+        replies: &Replies,
         memory_account: &MemoryAccount,
         write_counts: &mut WriteCounts,
     ) -> OfferResult {
         if !self.waits_for_writable() {
-            let block = &mut Block::new(pongs.all(), 0, memory_account);
+            let block = &mut Block::new(replies.all(), 0, memory_account);
             let result = self.offer(socket, block, usize::MAX, write_counts);
             if let Some(entry) = self.entries.back_mut() {
-                entry.is_pong = true;
-                self.pong_waits = true;
+                entry.is_reply = true;
+                self.reply_waits = true;
             }
             return result;
         }
-        if self.pong_waits {
-            self.last_pong = Some(Box::from(pongs.last()));
+        if self.reply_waits {
+            self.last_reply = Some(Box::from(replies.last()));
         } else {
-            self.push(QueueEntry::pong(SharedBlock::new(
-                pongs.last(),
+            self.push(QueueEntry::reply(SharedBlock::new(
+                replies.last(),
                 0,
                 memory_account,
             )));
-            self.pong_waits = true;
+            self.reply_waits = true;
         }
         OfferResult::Queued
     }
@@ -253,19 +252,19 @@ impl SendQueue {
         self.entries.front().map(QueueEntry::since)
     }
 
-    /// Drops everything except the rest of a partly written frame, so that a close frame can follow where
-    /// the client's parser expects a frame.
-    pub fn drop_unwritten(&mut self) {
+    /// Drops everything except the rest of a partly written frame of this transport, so that our last frame
+    /// can follow where the client's parser expects a frame.
+    pub fn drop_unwritten(&mut self, transport: Transport) {
         let rest = self.entries.front().and_then(|entry| {
             let offset = self.offset as usize;
-            let end = end_of_frame(&entry.bytes, offset);
+            let end = transport.end_of_frame(&entry.bytes, offset);
             (offset > 0 && end > offset).then(|| entry.bytes.part(offset, end))
         });
         self.entries.clear();
         self.offset = 0;
         self.memory = 0;
-        self.last_pong = None;
-        self.pong_waits = false;
+        self.last_reply = None;
+        self.reply_waits = false;
         if let Some(bytes) = rest {
             // The sequence stays: its frame will be complete.
             self.push(QueueEntry::new(bytes, 0));
@@ -307,11 +306,11 @@ impl SendQueue {
     fn entry_written(&mut self, entry: &QueueEntry, write_counts: &mut WriteCounts) {
         write_counts.add_frames(entry.frames, entry.bytes.sequence());
         self.memory -= entry.memory();
-        if entry.is_pong {
-            self.pong_waits = false;
-            if let Some(last) = self.last_pong.take() {
-                self.push(QueueEntry::pong(entry.bytes.in_same_account(&last)));
-                self.pong_waits = true;
+        if entry.is_reply {
+            self.reply_waits = false;
+            if let Some(last) = self.last_reply.take() {
+                self.push(QueueEntry::reply(entry.bytes.in_same_account(&last)));
+                self.reply_waits = true;
             }
         }
     }

@@ -169,11 +169,11 @@ fn ping(
     memory_account: &MemoryAccount,
     payload: &str,
 ) -> OfferResult {
-    let mut pongs = Pongs::default();
-    pongs.add(payload.as_bytes());
-    send_queue.offer_pongs(
+    let mut replies = Replies::default();
+    replies.add(|out| frame::append_frame(out, frame::Opcode::Pong, payload.as_bytes()));
+    send_queue.offer_replies(
         Some(socket),
-        &pongs,
+        &replies,
         memory_account,
         &mut WriteCounts::default(),
     )
@@ -272,7 +272,7 @@ fn partly_written_frame_is_completed_beyond_limit() {
         &mut write_counts,
     );
     assert_eq!(result, OfferResult::LimitExceeded);
-    send_queue.drop_unwritten();
+    send_queue.drop_unwritten(Transport::WebSocket);
     socket.takes = [100].into();
     send_queue.flush(&mut socket, &mut write_counts).unwrap();
     assert_eq!(socket.got, bytes[..first]);
@@ -318,7 +318,7 @@ fn drop_unwritten_keeps_rest_of_partly_written_frame() {
             1000,
             &mut write_counts,
         );
-        send_queue.drop_unwritten();
+        send_queue.drop_unwritten(Transport::WebSocket);
         socket.takes = [100].into();
         send_queue.flush(&mut socket, &mut write_counts).unwrap();
         let whole = if taken <= first { first } else { bytes.len() };

@@ -108,6 +108,44 @@ pub const PROJECT_ENDED: CloseCode = CloseCode {
     advice: "The project is disabled or deleted. Don't reconnect until its administrator enables it.",
 };
 
+/// Reported for a connection that ended without a close frame (RFC 6455 section 7.1.5); never sent.
+pub const ABNORMAL: u16 = 1006;
+/// Reported for a connection whose client closed without a code; never sent.
+pub const NO_CODE: u16 = 1005;
+
+/// A protocol violation of the client. The connection is closed with this code and reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} (close code {code})")]
+pub struct Violation {
+    /// 1002, 1007 or 1009 (RFC 6455, 7.4.1).
+    pub code: u16,
+    /// For the close frame and the log. It never contains what the client sent.
+    pub reason: &'static str,
+}
+
+impl Violation {
+    pub(super) const fn protocol(reason: &'static str) -> Self {
+        Self {
+            code: PROTOCOL_ERROR.code,
+            reason,
+        }
+    }
+
+    pub(super) const fn not_utf8(reason: &'static str) -> Self {
+        Self {
+            code: INVALID_PAYLOAD.code,
+            reason,
+        }
+    }
+
+    pub(super) const fn too_big() -> Self {
+        Self {
+            code: TOO_BIG.code,
+            reason: TOO_BIG.reason,
+        }
+    }
+}
+
 /// Every code that this server sends, in ascending order.
 pub const TABLE: [&CloseCode; 15] = [
     &NORMAL,

@@ -4,27 +4,70 @@ use std::io::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::bus::envelope::{CommandHeader, EventHeader};
-use crate::wire::frame::{Opcode, append_framed};
+use crate::wire::transport::{MessageKind, Transport};
 
 /// The last millisecond of the year 9999; RFC 3339 has no notation for later ones.
 const MAX_TIME_MS: u64 = 253_402_300_799_999;
 
-/// The encoding of a connection's events. One frame is made for each event and encoding.
+/// The encoding of a connection's events: each message is one Event (or Command) JSON object in a frame of
+/// the transport. The members of an audience have the same encoding, so one frame is made for each event
+/// and encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Encoding {
-    /// No subprotocol: each message is one Event (or Command) JSON object in a text frame.
-    Plain = 0,
+pub struct Encoding {
+    /// The transport that frames the messages.
+    pub transport: Transport,
 }
 
-/// Appends an event as a whole WebSocket text frame.
-pub fn append_event_frame(out: &mut Vec<u8>, event: &EventHeader<'_>) {
-    append_framed(out, Opcode::Text, |out| append_event_json(out, event));
+impl Encoding {
+    /// Text messages of a WebSocket.
+    pub const WEB_SOCKET: Self = Self {
+        transport: Transport::WebSocket,
+    };
+
+    /// Appends an event as a whole frame.
+    pub fn append_event(self, out: &mut Vec<u8>, event: &EventHeader<'_>) {
+        self.transport
+            .append_message(out, MessageKind::Text, |out| append_event_json(out, event));
+    }
+
+    /// Appends a command as a whole frame.
+    pub fn append_command(self, out: &mut Vec<u8>, command: &CommandHeader<'_>) {
+        self.transport
+            .append_message(out, MessageKind::Text, |out| {
+                append_command_json(out, command);
+            });
+    }
 }
 
-/// Appends a command as a whole WebSocket text frame.
-pub fn append_command_frame(out: &mut Vec<u8>, command: &CommandHeader<'_>) {
-    append_framed(out, Opcode::Text, |out| append_command_json(out, command));
+/// One event or command as frames, made once for each encoding that has a subscriber.
+#[derive(Debug, Default)]
+pub struct Frames([Vec<u8>; Transport::COUNT]);
+
+impl Frames {
+    /// Removes all frames and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.0.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Makes the frame of each of these encodings by `append`, once.
+    pub fn encode(
+        &mut self,
+        encodings: impl Iterator<Item = Encoding>,
+        append: impl Fn(Encoding, &mut Vec<u8>),
+    ) {
+        for encoding in encodings {
+            let frame = &mut self.0[encoding.transport as usize];
+            // No frame is empty.
+            if frame.is_empty() {
+                append(encoding, frame);
+            }
+        }
+    }
+
+    /// The frame of this encoding; empty if it was not encoded.
+    pub fn get(&self, encoding: Encoding) -> &[u8] {
+        &self.0[encoding.transport as usize]
+    }
 }
 
 /// Appends an event as the Event object of the spec, without absent members.

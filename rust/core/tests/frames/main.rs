@@ -5,9 +5,9 @@ mod properties;
 
 use std::borrow::Cow;
 
+use homewire_core::wire::close::Violation;
 use homewire_core::wire::frame::{
-    Decoder, Incoming, Opcode, Violation, append_close, append_frame, append_framed, append_header,
-    header_len,
+    Decoder, Incoming, Opcode, append_close, append_frame, append_framed, append_header, header_len,
 };
 
 const LIMIT: usize = 1_000;

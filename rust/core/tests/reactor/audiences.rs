@@ -6,7 +6,7 @@ use homewire_core::bus::shard::shard_of;
 use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::Subscription;
-use homewire_core::wire::frame::Opcode;
+use homewire_core::wire::transport::MessageKind;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -74,7 +74,7 @@ impl Checked {
             }),
             Step::Say(subscriber) => self.with(subscriber, |node, subscriber, name| {
                 node.core
-                    .send(subscriber.id, Opcode::Text, name.as_bytes().to_vec());
+                    .send(subscriber.id, MessageKind::Text, name.as_bytes().to_vec());
                 if subscriber.is_subscribed() {
                     subscriber.expected.push(Received::Text(name));
                 }
@@ -185,7 +185,7 @@ impl Checked {
             if subscriber.phase == Phase::Open {
                 self.node
                     .core
-                    .send(subscriber.id, Opcode::Text, b"the end".to_vec());
+                    .send(subscriber.id, MessageKind::Text, b"the end".to_vec());
             }
             let Some(client) = &mut subscriber.client else {
                 continue;

@@ -5,6 +5,7 @@ use std::io::Write;
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::wire::frame::Opcode;
+use homewire_core::wire::transport::MessageKind;
 
 use crate::client::{Received, client_frame};
 use crate::harness::{Node, event, homes, limits};
@@ -41,11 +42,14 @@ fn messages_are_reported_whole_and_in_order() {
         }
     }
     assert_eq!(client.receive(), Received::Pong(b"between".to_vec()));
-    for (text, payload) in [(true, &b"in three parts"[..]), (false, b"\x00\xFF")] {
+    for (kind, payload) in [
+        (MessageKind::Text, &b"in three parts"[..]),
+        (MessageKind::Binary, b"\x00\xFF"),
+    ] {
         let payload = payload.to_vec();
         assert_eq!(
             node.notification(),
-            Notification::Message { id, text, payload }
+            Notification::Message { id, kind, payload }
         );
     }
 }
@@ -99,10 +103,10 @@ fn longest_message_is_accepted() {
     let (id, mut client) = node.connect(homes(&[1]));
     let payload = vec![7; limits().message_bytes];
     client.send(Opcode::Binary, &payload);
-    let text = false;
+    let kind = MessageKind::Binary;
     assert_eq!(
         node.notification(),
-        Notification::Message { id, text, payload }
+        Notification::Message { id, kind, payload }
     );
 }
 
@@ -131,11 +135,11 @@ fn reading_pauses_while_messages_are_not_taken() {
     std::thread::scope(|scope| {
         scope.spawn(|| client.socket.write_all(&all[write_counts..]).unwrap());
         for _ in 0..messages {
-            let text = true;
+            let kind = MessageKind::Text;
             let payload = payload.clone();
             assert_eq!(
                 node.notification_about(id),
-                Notification::Message { id, text, payload }
+                Notification::Message { id, kind, payload }
             );
         }
     });

@@ -33,7 +33,7 @@ fn reserve(node: &Node) -> ConnectionId {
         subscription: homes(&[1]),
         follow: false,
         deactivated_homes: Vec::new(),
-        encoding: Encoding::Plain,
+        encoding: Encoding::WEB_SOCKET,
         address: here(),
     });
     id

@@ -23,6 +23,7 @@ use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::{DeviceInHome, Reservation, Subscription};
 use homewire_core::wire::encoding::Encoding;
+use homewire_core::wire::transport::Transport;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use proptest::test_runner::Config as ProptestConfig;
@@ -193,23 +194,53 @@ impl Node {
         follow: bool,
         deactivated_homes: &[u64],
     ) -> ConnectionId {
-        let id = self.core.next_id();
-        self.core.reserve(Reservation {
-            id,
-            principal,
-            subscription,
+        self.reserve_as(Reservation {
             follow,
             deactivated_homes: deactivated_homes.to_vec(),
-            encoding: Encoding::Plain,
-            address: None,
-        });
+            ..self.reservation(principal, subscription)
+        })
+    }
+
+    /// The same with this encoding.
+    pub fn reserve_encoded(
+        &self,
+        encoding: Encoding,
+        principal: Principal,
+        subscription: Subscription,
+    ) -> ConnectionId {
+        self.reserve_as(Reservation {
+            encoding,
+            ..self.reservation(principal, subscription)
+        })
+    }
+
+    fn reserve_as(&self, reservation: Reservation) -> ConnectionId {
+        let id = reservation.id;
+        self.core.reserve(reservation);
         id
+    }
+
+    fn reservation(&self, principal: Principal, subscription: Subscription) -> Reservation {
+        Reservation {
+            id: self.core.next_id(),
+            principal,
+            subscription,
+            follow: false,
+            deactivated_homes: Vec::new(),
+            encoding: Encoding::WEB_SOCKET,
+            address: None,
+        }
     }
 
     pub fn adopt(&self, id: ConnectionId, early: &[u8]) -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
         self.core
-            .adopt(id, theirs.into_raw_fd(), early.to_vec())
+            .adopt(
+                id,
+                theirs.into_raw_fd(),
+                Transport::WebSocket,
+                early.to_vec(),
+            )
             .unwrap();
         Client::new(ours)
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::wire::frame::Opcode;
+use homewire_core::wire::transport::MessageKind;
 
 use crate::client::{Received, client_frame};
 use crate::harness::{Node, TIMEOUT, event, homes, limits};
@@ -57,7 +58,8 @@ fn old_id_does_not_reach_next_connection_in_slot() {
     let mut late = node.adopt(old, b"");
     assert_eq!(late.receive(), Received::Close(Some(1013)));
     let mut client = node.adopt(new, b"");
-    node.core.send(old, Opcode::Text, b"for another".to_vec());
+    node.core
+        .send(old, MessageKind::Text, b"for another".to_vec());
     node.core.close(old, 4000, String::new());
     node.core.abandon(old);
     node.route(event(1, "first"));
@@ -119,7 +121,7 @@ fn close_frame_with_end_of_stream_is_handled() {
         node.notification_about(id),
         Notification::Message {
             id,
-            text: true,
+            kind: MessageKind::Text,
             payload: b"last words".to_vec()
         }
     );

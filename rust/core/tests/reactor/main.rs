@@ -25,3 +25,4 @@ mod queued_commands;
 mod records;
 mod slow_consumers;
 mod threads;
+mod transports;

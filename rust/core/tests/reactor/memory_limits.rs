@@ -8,6 +8,7 @@ use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::socket::SocketOptions;
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
+use homewire_core::wire::transport::Transport;
 
 use crate::client::{Client, Received, client_frame};
 use crate::harness::{Node, TIMEOUT, event, event_with_body, homes, limits};
@@ -180,7 +181,7 @@ fn stalled_tcp(socket: SocketOptions) -> (Node, ConnectionId, socket2::Socket) {
     let (server, _) = subscriber.accept().unwrap();
     let id = node.reserve(homes(&[1]));
     node.core
-        .adopt(id, server.into_raw_fd(), Vec::new())
+        .adopt(id, server.into_raw_fd(), Transport::WebSocket, Vec::new())
         .unwrap();
     let body = body(60_000);
     for _ in 0..150 {

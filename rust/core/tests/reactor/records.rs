@@ -4,7 +4,7 @@ use homewire_core::bus::envelope::{ControlHeader, EventHeader};
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
-use homewire_core::wire::frame::Opcode;
+use homewire_core::wire::transport::MessageKind;
 
 use crate::client::{Client, Received};
 use crate::harness::{Node, PROJECT, SHARDS, copy, entry};
@@ -89,7 +89,7 @@ pub fn route_all(node: &Node, entries: impl IntoIterator<Item = ShardEntry>) {
 
 /// What a client receives before a message that is sent to it now.
 pub fn received_so_far(node: &Node, id: ConnectionId, client: &mut Client) -> Vec<Received> {
-    node.core.send(id, Opcode::Text, b"so far".to_vec());
+    node.core.send(id, MessageKind::Text, b"so far".to_vec());
     client.receive_until(&Received::Text("so far".to_owned()))
 }
 

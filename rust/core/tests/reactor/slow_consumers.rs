@@ -4,6 +4,7 @@ use std::io::Write;
 
 use homewire_core::reactor::Limits;
 use homewire_core::wire::frame::Opcode;
+use homewire_core::wire::transport::MessageKind;
 
 use crate::client::{Client, Received, client_frame};
 use crate::harness::{Node, event, event_with_body, homes, limits};
@@ -103,7 +104,8 @@ fn sent_messages_have_same_limit() {
     // One message may exceed the limit on its own; the next one is too much.
     let long = "x".repeat(2 << 20);
     for _ in 0..3 {
-        node.core.send(id, Opcode::Text, long.clone().into_bytes());
+        node.core
+            .send(id, MessageKind::Text, long.clone().into_bytes());
     }
     node.route(event(1, "too late"));
     node.wait_for("evicted");
@@ -119,11 +121,11 @@ fn exceeding_limit_twice_in_turn_sends_one_close_frame() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
     let long = vec![b'x'; 2 << 20];
-    node.core.send(id, Opcode::Text, long.clone());
+    node.core.send(id, MessageKind::Text, long.clone());
     node.fence();
     node.occupy();
     node.route(event(1, "lost"));
-    node.core.send(id, Opcode::Text, long);
+    node.core.send(id, MessageKind::Text, long);
     node.wait_for("evicted");
     assert_eq!(client.receive_until(&Received::Close(Some(4001))).len(), 1);
     drop(client);

@@ -5,7 +5,8 @@ use std::mem;
 use std::str;
 
 use super::utf8::Utf8;
-use super::{MAX_CONTROL_PAYLOAD, Opcode, Violation, is_close_code};
+use super::{MAX_CONTROL_PAYLOAD, Opcode, is_close_code};
+use crate::wire::close::Violation;
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;

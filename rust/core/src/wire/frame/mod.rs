@@ -3,11 +3,8 @@
 //! The [`Decoder`] takes bytes from a client in pieces of any size; the `append_*` functions write the
 //! frames of the server.
 
-use super::close;
-
 mod decoder;
 mod encoder;
-pub mod pongs;
 mod utf8;
 
 pub use decoder::{Decoder, Incoming};
@@ -50,39 +47,6 @@ impl Opcode {
     /// Whether this is a close, ping or pong, which may come between the fragments of a message.
     pub const fn is_control(self) -> bool {
         self as u8 >= 8
-    }
-}
-
-/// A protocol violation of the client. The connection is closed with this code and reason.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{reason} (close code {code})")]
-pub struct Violation {
-    /// 1002, 1007 or 1009 (RFC 6455, 7.4.1), from the table of close codes.
-    pub code: u16,
-    /// For the close frame and the log. It never contains what the client sent.
-    pub reason: &'static str,
-}
-
-impl Violation {
-    const fn protocol(reason: &'static str) -> Self {
-        Self {
-            code: close::PROTOCOL_ERROR.code,
-            reason,
-        }
-    }
-
-    const fn not_utf8(reason: &'static str) -> Self {
-        Self {
-            code: close::INVALID_PAYLOAD.code,
-            reason,
-        }
-    }
-
-    const fn too_big() -> Self {
-        Self {
-            code: close::TOO_BIG.code,
-            reason: close::TOO_BIG.reason,
-        }
     }
 }
 
