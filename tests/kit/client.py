@@ -18,7 +18,8 @@ from kit import certificates
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-TIMEOUT_S = 10.0
+TIMEOUT_S = 20.0
+"""How long anything may take that has to come. A busy machine takes seconds for what takes milliseconds."""
 """Far beyond what anything here takes; who waits longer waits in vain."""
 
 

@@ -7,7 +7,7 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,15 +19,6 @@ ROUNDS: Final = 40
 """Of two things that are to meet in every order; as many more, up to MOST_ROUNDS, as it takes to see either
 come first."""
 MOST_ROUNDS: Final = 120
-
-
-async def in_time(attempt: Callable[[], Awaitable[float]], within_s: float) -> None:
-    """The quickest of three took less than so long: `attempt` answers how many seconds it took. A machine
-    that stands still for a moment makes one of them late, a fault makes all of them."""
-    took = [await attempt()]
-    while took[-1] >= within_s and len(took) < 3:
-        took.append(await attempt())
-    assert took[-1] < within_s, took
 
 
 def meetings() -> Iterator[tuple[float, float]]:

@@ -134,7 +134,7 @@ def first_appearances(found: list[Copy]) -> dict[int, list[tuple[int, int]]]:
     return seen
 
 
-async def until(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], within: float = 20.0) -> None:
     """Wait for what another task or process does to Redis, which tells nobody."""
     async with asyncio.timeout(within):
         while not await condition():  # noqa: ASYNC110

@@ -1,4 +1,4 @@
-"""Clocks that a test turns, in the place of `homewire.clock.Clock`.
+"""Clocks that a test turns, in the place of `homewire.clock.Clock`, and the time that an event loop had.
 
 Nothing of the kit is imported here, so that a node under test starts as quickly with one.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from homewire.clock import MACHINE_CLOCK, Clock
 
 BEGUN_S = 10.0
+TICK_S = 0.05
 
 
 class TurnedClock(Clock):
@@ -103,3 +105,32 @@ class ManualClock(TurnedClock):
 
     def _real(self, seconds: float) -> float | None:
         return None if seconds > 0 else 0.0
+
+
+class LoopTime:
+    """The seconds that an event loop waited, counted in ticks.
+
+    A stall of the process is one tick, and its processor time does not count. So this measures which
+    timeouts the code waits for, and not the machine.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def count(self) -> None:
+        """Count until cancelled."""
+        while True:
+            used = time.process_time()
+            await asyncio.sleep(TICK_S)
+            self.seconds += max(0.0, TICK_S - (time.process_time() - used))
+
+
+@asynccontextmanager
+async def loop_time() -> AsyncIterator[LoopTime]:
+    """Counts the time of this event loop from here on."""
+    counted = LoopTime()
+    counting = asyncio.create_task(counted.count())
+    try:
+        yield counted
+    finally:
+        counting.cancel()

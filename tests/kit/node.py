@@ -31,6 +31,8 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
 """Whether every Redis of these tests runs in cluster mode (`make test-cluster`)."""
 START_S = 60.0
+EVENTUALLY_S = 20.0
+"""How long anything may take that has to come, on a busy machine."""
 
 
 @dataclass
@@ -108,6 +110,13 @@ class NodeProcess:
         said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
         return int(said.removeprefix("tasks "))
 
+    async def loop_seconds(self) -> float:
+        """How many seconds the event loop of a `node_child.py` has waited (`kit.manual_clock.LoopTime`)."""
+        assert self.process.stdout is not None
+        self.say("seconds")
+        said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
+        return float(said.removeprefix("seconds "))
+
     def client(self, opened: list[socket.socket] | None = None) -> aiohttp.ClientSession:
         """A session whose paths are the node's. Its sockets are added to `opened`."""
 
@@ -128,7 +137,7 @@ class NodeProcess:
         samples = (line.removeprefix("homewire_").split() for line in lines if line.startswith("homewire_"))
         return {name: float(value) for name, value in samples}
 
-    async def until(self, name: str, value: float, within: float = 10.0) -> None:
+    async def until(self, name: str, value: float, within: float = EVENTUALLY_S) -> None:
         """Wait until a metric has a value."""
 
         async def holds() -> bool:
@@ -136,7 +145,7 @@ class NodeProcess:
 
         await eventually(holds, within)
 
-    async def reaches(self, name: str, value: float, within: float = 10.0) -> None:
+    async def reaches(self, name: str, value: float, within: float = EVENTUALLY_S) -> None:
         """Wait until a counter, that others may count up too, has at least this value."""
 
         async def holds() -> bool:
@@ -153,7 +162,7 @@ class NodeProcess:
         """The messages to people that were kept, newest last: what `homewire messages --json` shows."""
         return cast(list[dict[str, Any]], await self.cli("messages", *options))
 
-    async def settles(self, descriptors: int | None = None, within: float = 10.0) -> None:
+    async def settles(self, descriptors: int | None = None, within: float = EVENTUALLY_S) -> None:
         """Wait until no reservation and no connection is left, nor a descriptor more than `descriptors`."""
 
         async def settled() -> bool:
@@ -269,7 +278,7 @@ def private_node(**settings: Any) -> Iterator[NodeProcess]:
         yield node
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], within: float = EVENTUALLY_S) -> None:
     """Wait until `condition` holds; another process gives us no event to wait for."""
     async with asyncio.timeout(within):
         while not await condition():  # noqa: ASYNC110

@@ -4,9 +4,10 @@ The settings come from the environment, as for `homewire run`. On standard input
 `pause STEP` stops handshakes before that step (`handoff.Observer`) and says `at STEP` for each that
 comes there; `go STEP` lets them on. `hold` stops the event loop's thread, with the GIL in its hand,
 until the next byte comes. `turn SECONDS` lets so much time pass by the node's clock and says
-`turned`. `tasks` says how many tasks the loop has, `routes` what is served: a JSON array of method and
-path. With `messages=BYTES` it takes the messages of clients, of which BYTES may wait. With `broken`
-every operation of the REST service and every route of ingest raises, and so does each handshake.
+`turned`. `tasks` says how many tasks the loop has, `seconds` how long it has waited, `routes` what is
+served: a JSON array of method and path. With `messages=BYTES` it takes the messages of clients, of which
+BYTES may wait. With `broken` every operation of the REST service and every route of ingest raises, and
+so does each handshake.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from homewire.machine import raise_open_file_limit
 from homewire.operations import OPERATIONS
 from homewire.realtime.core_events import ClientMessages
 from homewire.settings import Settings
-from kit.manual_clock import TurnedClock
+from kit.manual_clock import LoopTime, TurnedClock, loop_time
 
 BUFFER = ctypes.create_string_buffer(1)
 
@@ -89,7 +90,7 @@ def routes_of(served: web.Application) -> list[tuple[str, str]]:
     return [(route.method, route.resource.canonical) for route in served.router.routes() if route.resource]
 
 
-def obey(command: str, steps: Steps, clock: TurnedClock, node: Node) -> None:
+def obey(command: str, steps: Steps, clock: TurnedClock, node: Node, waited: LoopTime) -> None:
     match command.split():
         case ["pause", step]:
             steps.pause(step)
@@ -108,6 +109,8 @@ def obey(command: str, steps: Steps, clock: TurnedClock, node: Node) -> None:
             say("turned")
         case ["tasks"]:
             say(f"tasks {len(asyncio.all_tasks())}")
+        case ["seconds"]:
+            say(f"seconds {waited.seconds}")
         case ["routes"]:
             say(orjson.dumps(routes_of(node.app)).decode())
         case []:
@@ -159,8 +162,9 @@ async def main(settings: Settings) -> None:
 
 
 async def take(stdin: asyncio.StreamReader, steps: Steps, clock: TurnedClock, node: Node) -> None:
-    while line := await stdin.readline():
-        obey(line.decode(), steps, clock, node)
+    async with loop_time() as waited:
+        while line := await stdin.readline():
+            obey(line.decode(), steps, clock, node, waited)
 
 
 if __name__ == "__main__":

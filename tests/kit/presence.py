@@ -13,7 +13,7 @@ from homewire.devices.models import DevicePresence
 from homewire.presence.store import NODE_PREFIX
 from homewire.store.keys import ProjectSlot
 from kit.client import Socket, listen
-from kit.node import NodeProcess, eventually, running_node
+from kit.node import EVENTUALLY_S, NodeProcess, eventually, running_node
 from kit.redis_server import BusServer, running_server
 from kit.tenant import Account, Tenant, tenant_of
 
@@ -55,7 +55,7 @@ class WatchedHome:
         self.sockets.append(socket)
         return socket
 
-    async def receive(self, count: int, within: float = 10.0) -> list[tuple[int, str]]:
+    async def receive(self, count: int, within: float = EVENTUALLY_S) -> list[tuple[int, str]]:
         """The next events of the home, so many: of which device, and what."""
         received = [await self.listener.receive_json(within) for _ in range(count)]
         return [(event["originDeviceId"], event["eventType"]) for event in received]
@@ -90,7 +90,9 @@ class WatchedHome:
         device = device or self.device
         return (await self.tenant.store.presence.of(self.tenant.project, [device.id]))[device.id]
 
-    async def becomes(self, connected: bool, within: float = 10.0, device: Account | None = None) -> None:
+    async def becomes(
+        self, connected: bool, within: float = EVENTUALLY_S, device: Account | None = None
+    ) -> None:
         """Wait until the store says so."""
 
         async def holds() -> bool:

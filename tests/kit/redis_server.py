@@ -23,6 +23,8 @@ from kit.clock import resume, suspend
 from kit.node import CLUSTER, reserved_port
 
 TIMEOUT_S = 10.0
+MAX_SCRIPT_WORDS = 10_000
+"""Words of commands of one script: it touches at most 1,000 elements."""
 """Far beyond what anything here takes, on a machine that stands still for a moment, too."""
 
 
@@ -142,6 +144,35 @@ async def eventually(condition: Callable[[], bool], within: float = TIMEOUT_S) -
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 -- as the docstring says
             await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def watched_scripts(redis: Redis) -> AsyncIterator[list[int]]:
+    """The size of each script that runs meanwhile: how many words its commands have. Complete at the end.
+
+    Redis does nothing else while a script runs, and how long that takes depends on the machine.
+    """
+    sizes: list[int] = []
+    async with redis.monitor() as monitor:
+
+        async def count() -> None:
+            async for said in monitor.listen():
+                words = said["command"].split()
+                if said["client_type"] != "lua":
+                    sizes.append(0)
+                elif sizes:
+                    sizes[-1] += len(words)
+                assert words[0].upper() != "DEL", "DEL of a large value keeps Redis busy; UNLINK does not"
+                if words == ["ECHO", _ALL_COUNTED]:
+                    return
+
+        counting = asyncio.create_task(count())
+        yield sizes
+        await redis.echo(_ALL_COUNTED)
+        await counting
+
+
+_ALL_COUNTED = "all-counted"
 
 
 async def not_cancelled(redis: Redis, tasks: Sequence[asyncio.Task[None]], within: float = TIMEOUT_S) -> int:

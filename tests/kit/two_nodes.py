@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from homewire.bus.shards import events_key
 from kit.clock import suspended
-from kit.node import NodeProcess, eventually, running_node
+from kit.node import EVENTUALLY_S, NodeProcess, eventually, running_node
 from kit.redis_server import BusServer, running_server
 from kit.warm import run_homewire
 
@@ -71,7 +71,7 @@ class Pair:
         flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
         return orjson.loads(await run_homewire(*words, *flags, "--json", "--redis", self.server.url))
 
-    async def caught_up(self, within: float = 10.0) -> None:
+    async def caught_up(self, within: float = EVENTUALLY_S) -> None:
         """Wait until every node that is not stopped has read and applied whatever is in the shards now."""
         entries = await self.entries()
         for number, node in enumerate(self.nodes):

@@ -122,6 +122,7 @@ async def until_received(tenant: Tenant, home: int, listener: Listener) -> None:
     async with asyncio.timeout(WITHIN_S):
         while listener.received.empty():
             await tenant.send({"homeId": home, "eventType": "again"})
+            # The listener connects meanwhile, in this very loop.
             await asyncio.sleep(0.05)
 
 

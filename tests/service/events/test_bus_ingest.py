@@ -342,8 +342,10 @@ async def test_chunk_that_breaks_later_is_refused(client: Client) -> None:
 async def test_client_that_leaves_in_the_middle_is_no_error(client: Client) -> None:
     _, writer = await asyncio.open_connection(client.server.host, client.server.port)
     writer.write(HEAD + b"Content-Length: 40\r\n\r\n{")
+    # The server reads the head, and then the end. Neither has an event.
     await asyncio.sleep(0.05)
     writer.transport.abort()
+    # Likewise.
     await asyncio.sleep(0.05)
     assert (await client.send("PUT", DEVICE_PATH, "device", EVENT))[0] == 204
 

@@ -30,11 +30,12 @@ async def ask(tenant: Tenant, method: str, path: str, key: str, body: Any) -> tu
 
 
 async def until_refused(tenant: Tenant, path: str, key: str, body: Any) -> tuple[int, str | None, Any]:
-    """The first answer that is not 204."""
+    """The first answer that is not 204. Several are sent at once: a slow machine sends few in turn."""
     async with asyncio.timeout(20):
-        while (answer := await ask(tenant, "PUT", path, key, body))[0] == 204:
-            pass
-    return answer
+        while True:
+            for answer in await asyncio.gather(*(ask(tenant, "PUT", path, key, body) for _ in range(8))):
+                if answer[0] != 204:
+                    return answer
 
 
 async def test_device_over_its_rate_is_refused_and_the_others_go_on() -> None:
@@ -98,9 +99,12 @@ async def test_changes_of_values_count_as_events(limit: str, method: str) -> Non
             _, server = await tenant.store.project_keys.create(tenant.project, "kv", permissions)
             key = server if "key" in limit else user.key
             path = f"/devices/{device.id}/kv/key"
+            refused: list[tuple[int, str | None, Any]] = []
             async with asyncio.timeout(20):
-                while (answer := await ask(tenant, method, path, key, {"value": 1}))[0] in (204, 404):
-                    pass
+                while not refused:
+                    changes = (ask(tenant, method, path, key, {"value": 1}) for _ in range(8))
+                    refused = [each for each in await asyncio.gather(*changes) if each[0] not in (204, 404)]
+            answer = refused[0]
             assert answer[:2] == (429, "1")
             assert answer[2]["data"]["limit"] == limit
             # Reading does not.

@@ -55,14 +55,23 @@ def accepts(rates: Rates, sender: Principal, count: int) -> bool:
     return True
 
 
+class TurnedTime(SharedClock):
+    """A time that nobody but the test sets: it does not follow Redis' clock back."""
+
+    async def synchronise(self) -> None:
+        pass
+
+
 class HolderNode:
     """One node's connections, with a real core."""
 
-    def __init__(self, redis: Redis, core: Core, limits: Settings = LIMITS) -> None:
+    def __init__(
+        self, redis: Redis, core: Core, limits: Settings = LIMITS, shared: type[SharedClock] = SharedClock
+    ) -> None:
         self.clock = TurnedClock()
         self.core = core
         self.connection_limits = ConnectionLimits(core, limits, clock=self.clock)
-        self.sharing = ConnectionSharing(redis, self.connection_limits, SharedClock(redis, self.clock))
+        self.sharing = ConnectionSharing(redis, self.connection_limits, shared(redis, self.clock))
 
     def open(self, principal: Principal, most: int, address: str = ADDRESS) -> list[int]:
         """As many of `most` connections as are admitted."""
@@ -265,6 +274,19 @@ async def test_dead_node_counts_until_its_lease_ends(redis_client: Redis, user: 
         assert len(alive.open(user, 1)) == 1
         await alive.sharing.share()
         assert list(await redis_client.hgetall(key)) == [alive.connection_limits.boot_id.encode()]
+
+
+async def test_living_node_renews_its_lease(redis_client: Redis, user: Principal) -> None:
+    with running_core() as here, running_core() as there:
+        idle, busy = (HolderNode(redis_client, core, shared=TurnedTime) for core in (here, there))
+        idle.open(user, 29)
+        await idle.sharing.share()
+        busy.open(user, 3)
+        for _ in range(4):
+            for node in (idle, busy):
+                await node.sharing.share()
+                node.clock.turn(LIMITS.connection_lease_s / 2)
+            assert busy.open(user, 1) == []
 
 
 async def test_stopping_node_removes_its_counts(redis_client: Redis, user: Principal) -> None:

@@ -94,7 +94,8 @@ async def test_bytes_a_millisecond_after_the_request(tenant: Tenant) -> None:
     for wait_ms in (0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 5.0):
         async with await Socket.open(tenant.url) as socket:
             await socket.ask(EVENTS, user.key)
-            await asyncio.sleep(wait_ms / 1000)  # The moment is what is tested.
+            # The moment is what is tested.
+            await asyncio.sleep(wait_ms / 1000)
             await socket.send_bytes(ping)
             await socket.accepted()
             assert await socket.receive() == Frame(PONG, b"soon after")
@@ -206,7 +207,7 @@ async def test_many_handshakes_at_once_and_descriptors_used_again(steps: NodePro
 
 
 async def test_reservation_that_takes_too_long_is_undone() -> None:
-    with private_node(steps=True, reservation_s=0.3) as node:
+    with private_node(steps=True, reservation_s=4) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             await pause(node, "adopt")
@@ -241,7 +242,7 @@ async def test_shutdown_in_the_middle_of_a_handshake(step: str, event_loop: str)
                 # The handshake goes on while the node goes down.
                 with suppress(BrokenPipeError):
                     node.say(f"go {step}")
-                assert await asyncio.wait_for(stopping, 15) == 0
+                assert await asyncio.wait_for(stopping, 60) == 0
                 if step == "adopt":
                     await socket.accepted()
                     with suppress(asyncio.IncompleteReadError, ConnectionResetError):

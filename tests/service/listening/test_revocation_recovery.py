@@ -8,7 +8,6 @@ import secrets
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from random import Random
-from time import monotonic
 from typing import Final
 
 import pytest
@@ -17,7 +16,6 @@ from homewire.errors import HomewireError
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl
 from kit.client import CLOSE, TEXT, Socket, listen
-from kit.clock import in_time
 from kit.node import eventually
 from kit.tenant import Account, Tenant, tenant_of
 from kit.two_nodes import Pair, Processes, pair_of, running_pair
@@ -29,8 +27,6 @@ ANSWERED: Final = (1, 12)
 LATER_S: Final = 0.005
 """Up to which it comes later than that: a revocation and its relay."""
 ACCESS_ENDED: Final = 4500
-RECEIVED_WITHIN_S: Final = 2.0
-"""Of recovery: the contract."""
 TIMEOUT_S: Final = 10.0
 
 
@@ -88,11 +84,11 @@ async def test_lost_permission_closes_and_kept_permission_delivers(processes: Pr
     print(f"HOMEWIRE_SEED={seed}")  # Shown if it fails.
     random = Random(seed)
     async with pair_of(processes) as pair:
-        await in_time(lambda: recovery(pair, random), RECEIVED_WITHIN_S)
+        await recovery(pair, random)
 
 
-async def recovery(pair: Pair, random: Random) -> float:
-    """One death of Redis, and what connections receive after it. Answers how long the revocations took."""
+async def recovery(pair: Pair, random: Random) -> None:
+    """One death of Redis, and what connections receive after it."""
     async with (
         tenant_of(pair.nodes[0], access_control=AccessControl.PERMISSION) as tenant,
         AsyncExitStack() as stack,
@@ -115,9 +111,8 @@ async def recovery(pair: Pair, random: Random) -> float:
         # One keeps it, however many revocations the moment leaves time for.
         await revoke_until_redis_dies(tenant, right, holders[1:], pair, random)
         pair.server.start()
-        recovered = monotonic()
+        # Long before the next sweep of the relay (`test_intervals_of_relay_keep_the_contract`).
         await announced(tenant, pair)
-        took = monotonic() - recovered
         await send_when_possible(tenant, home, "after")
 
         lost = 0
@@ -133,4 +128,3 @@ async def recovery(pair: Pair, random: Random) -> float:
                 else:
                     assert (frame.opcode, frame.close_code) == (CLOSE, ACCESS_ENDED)
         assert 0 < lost < HOLDERS
-        return took

@@ -131,8 +131,8 @@ async def test_client_closes(node: NodeProcess, socket: Socket, sent: bytes, ans
     assert await socket.at_end()
 
 
-HEARTBEAT_S = 3.0
-"""A client that stands still for a second can answer in time."""
+HEARTBEAT_S = 5.0
+"""A client that is stalled for some seconds can answer in time."""
 
 
 @pytest.fixture(scope="module")
@@ -156,14 +156,14 @@ async def test_server_pings_and_any_byte_is_an_answer(brisk: NodeProcess, brisk_
         await listen(brisk.url, EVENTS, user.key) as answers,
         await listen(brisk.url, EVENTS, user.key) as talks,
     ):
-        for _ in range(3):
+        for _ in range(2):
             ping = await answers.receive_any()
             assert ping.opcode == PING
             await answers.send(PONG, ping.payload)
             assert (await talks.receive_any()).opcode == PING
             await talks.send(TEXT, b"")
         # The first may come at once; from then on one in each interval, or later on a busy machine.
-        assert loop.time() - started > 1.5 * HEARTBEAT_S
+        assert loop.time() - started > 0.5 * HEARTBEAT_S
         assert await answers.is_alive()
         assert await talks.is_alive()
 
@@ -233,14 +233,14 @@ async def test_sigterm_says_going_away_and_ends_quickly() -> None:
             assert "Traceback" not in node.logged()
 
 
-async def test_sigterm_does_not_wait_long_for_clients_that_do_not_answer() -> None:
-    with private_node(close_s=0.5) as node:
+async def test_sigterm_waits_for_clients_that_do_not_answer_for_as_long_as_set() -> None:
+    # Longer than the default of 5 s, and too little to keep the test waiting.
+    with private_node(close_s=5.5) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             async with await listen(node.url, EVENTS, user.key) as socket:
                 loop = asyncio.get_running_loop()
                 started = loop.time()
                 assert await node.stop() == 0
-                # 5 s is what clients have if nothing else is set.
-                assert loop.time() - started < 4.9
+                assert loop.time() - started >= 5.5
                 assert (await socket.receive()).close_code == 1001

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from time import perf_counter
 from typing import Any
 
 import pytest
@@ -56,18 +55,6 @@ async def processor_times(
     return taken
 
 
-async def times(tries: int, *asked: Callable[[], Awaitable[Reply]]) -> list[float]:
-    """The shortest time of each, in seconds: whatever else happens makes some of them longer, and none
-    shorter. Asked by turns, so that what lasts hits all alike."""
-    taken: list[list[float]] = [[] for _ in asked]
-    for _ in range(tries):
-        for ask, found in zip(asked, taken, strict=True):
-            start = perf_counter()
-            await ask()
-            found.append(perf_counter() - start)
-    return [min(found) for found in taken]
-
-
 async def test_time_of_refusal_does_not_reveal_registered_users(people: Accounts) -> None:
     await people.member()
     await people.tenant.store.users.create(people.project, "none", email="without@example.com")
@@ -86,8 +73,8 @@ async def test_time_of_refusal_does_not_reveal_registered_users(people: Accounts
 @pytest.mark.parametrize("what", ["emailVerification/start", "passwordReset/start"])
 async def test_time_of_sending_does_not_reveal_registered_users(people: Accounts, what: str) -> None:
     await people.tenant.store.users.create(people.project, "Ada", email=EMAIL)
-    known, unknown = await times(
-        60, lambda: people.start(what, email=EMAIL), lambda: people.start(what, email=UNKNOWN)
+    known, unknown = await processor_times(
+        people.node, 60, lambda: people.start(what, email=EMAIL), lambda: people.start(what, email=UNKNOWN)
     )
     assert known / 2 < unknown < known * 2
 

@@ -68,6 +68,7 @@ async def test_it_is_stored_as_a_hash_and_grows_old(by_email: Accounts) -> None:
     assert token.rpartition(".")[2].encode() not in stored
     assert 0 < await redis.pttl(name) <= LIFETIME_MS
     old, _ = await create(by_email.project, user, 1)
+    # Its lifetime of 1 ms has to pass, by the clock that the node reads.
     await asyncio.sleep(0.002)
     assert not await good(by_email, old)
     # The next one takes away what is too old, and not what is good.

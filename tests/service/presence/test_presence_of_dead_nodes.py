@@ -38,13 +38,14 @@ async def test_killed_node_is_announced_once_though_two_look_after_it() -> None:
                 await watched.connect(0, device)
             stays = await watched.connect(1)
             await watched.receive(len(devices) + 1)
-            # Every node was there for a whole lease.
+            # A node that has watched for a whole lease reaps others.
             await asyncio.sleep(LEASE_S)
             nodes[0].process.send_signal(signal.SIGKILL)
             await watched.becomes(False, BY_LEASE_S, devices[0])
             received = await watched.receive(len(devices))
             assert Counter(received) == {(device.id, WENT): 1 for device in devices}
             assert await watched.is_connected()
+            # The other node had time to announce the same: what does not come cannot be awaited.
             await asyncio.sleep(LEASE_S)
             await watched.nothing_more()
             await stays.drop()
@@ -56,6 +57,7 @@ async def test_device_that_moves_to_another_node_stays_connected() -> None:
         async with watched_home(nodes) as watched:
             await watched.connect(0)
             await watched.receive(1)
+            # A node that has watched for a whole lease reaps others.
             await asyncio.sleep(LEASE_S)
             nodes[0].process.send_signal(signal.SIGKILL)
             socket = await watched.connect(1)
@@ -89,6 +91,7 @@ async def test_node_that_was_away_for_longer_than_its_lease_begins_anew() -> Non
         async with watched_home(nodes) as watched:
             async with await watched.connect(0) as socket:
                 assert await watched.receive(1) == [(watched.device.id, CAME)]
+                # A node that has watched for a whole lease reaps others.
                 await asyncio.sleep(LEASE_S)
                 with suspended(nodes[0].pid):
                     assert await watched.receive(1, BY_LEASE_S) == [(watched.device.id, WENT)]
@@ -104,12 +107,14 @@ async def test_outage_longer_than_leases_disconnects_no_device() -> None:
         async with watched_home(nodes) as watched:
             async with await watched.connect(0):
                 assert await watched.receive(1) == [(watched.device.id, CAME)]
+                # A node that has watched for a whole lease reaps others.
                 await asyncio.sleep(LEASE_S)
                 server.hang()
+                # Redis has to be away for longer than a lease.
                 await asyncio.sleep(LEASE_S + 1)
                 server.go_on()
                 await watched.becomes(True)
-                # That nobody is buried later can't be awaited.
+                # Nodes have time for a false announcement: what does not come cannot be awaited.
                 await asyncio.sleep(1.5 * LEASE_S)
                 await watched.nothing_more()
                 assert await watched.is_connected()

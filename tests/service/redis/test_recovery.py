@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack
-from time import monotonic
 from typing import Any, Final
 
 import pytest
@@ -40,13 +39,12 @@ def lasting() -> Iterator[Processes]:
         yield started
 
 
-async def close_with(sockets: list[Socket], code: int) -> float:
-    """Each is closed with this code, and receives nothing before; when that was."""
+async def close_with(sockets: list[Socket], code: int) -> None:
+    """Each is closed with this code, and receives nothing before."""
     for socket in sockets:
         frame = await socket.receive(TIMEOUT_S)
         assert frame.opcode == CLOSE, frame
         assert frame.close_code == code
-    return monotonic()
 
 
 Change = tuple[
@@ -122,8 +120,8 @@ async def test_change_of_killed_process_reaches_all_sockets(lasting: Processes, 
         given = (site.tenant.project, *arguments(site))
         with dying_change(site.pair.nodes[0].redis_url, "announce", what, *given) as dying:
             await dying.arrives()
-            died = dying.dies()
-            assert await close_with(sockets, code) - died < TIMEOUT_S
+            dying.dies()
+            await close_with(sockets, code)
         await site.announced()
         for witness in witnesses:
             assert await witness.is_alive()
@@ -154,9 +152,8 @@ async def test_change_recorded_before_death_is_announced(lasting: Processes, ste
         given = (site.tenant.project, site.home, site.user.id)
         with dying_change(site.pair.nodes[0].redis_url, step, "homes.remove_member", *given) as dying:
             await dying.arrives()
-            died = dying.dies()
+            dying.dies()
         await site.announced()
-        assert monotonic() - died < TIMEOUT_S
         await site.send(site.home, "secret")
         await site.send(site.other_home, "open")
         for socket in sockets:
@@ -213,7 +210,6 @@ async def test_relay_is_killed_and_another_one_goes_on(processes: Processes) -> 
                 for dying in leftovers:
                     dying.dies()
                 victim.process.kill()
-                died = monotonic()
-                assert await close_with(sockets, 4500) - died < TIMEOUT_S
+                await close_with(sockets, 4500)
             await elsewhere.send({"homeId": own_home, "eventType": "calm"})
             assert await calm.receive_type() == "calm"

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -26,15 +25,15 @@ from homewire.projects.models import AccountSystem
 from homewire.redis.connect import COMMAND_S
 from homewire.repositories import Store
 from homewire.store.keys import PROJECTS, ProjectSlot
-from kit.clock import in_time
 from kit.control_records import SHARDS, Copy, copies, dying_store, first_appearances, shards_of, until
+from kit.manual_clock import loop_time
 from kit.node import NodeProcess
 from kit.redis_server import BusServer, eventually, not_cancelled
 from kit.tenant import Tenant
 from kit.warm import WarmProcess
 
 CHILD = Path(__file__).with_name("relay_child.py")
-SOON_S = 10.0
+SOON_S = 20.0
 """Within which leftovers are relayed: the design says a second, the machine may be busy. Who found them only
 by the sweep would need a minute."""
 
@@ -267,36 +266,25 @@ async def test_relay_survives_a_restart(server: BusServer, redis: Redis, subject
 async def test_hung_redis_is_not_waited_for_longer_than_promised(
     server: BusServer, redis: Redis, subject: RelayedProject
 ) -> None:
-    """503 within 5 s, wherever in the change Redis stops."""
+    """503 within 5 s of waiting, wherever in the change Redis stops."""
 
     class Hanging(Relay):
         async def announce(self, project_id: int, deadline: float = math.inf) -> None:
             server.hang()
             await super().announce(project_id, deadline)
 
-    async def refused(relay: Relay, user: int, error: type[Unavailable]) -> float:
-        began = monotonic()
-        with pytest.raises(Unavailable) as caught:
-            await Store(redis, relay).homes.remove_member(subject.project, subject.home, user)
+    async def is_refused(relay: Relay, user: int, error: type[Unavailable]) -> None:
+        async with loop_time() as waited:
+            with pytest.raises(Unavailable) as caught:
+                await Store(redis, relay).homes.remove_member(subject.project, subject.home, user)
+        server.go_on()
         assert type(caught.value) is error
-        return monotonic() - began
+        assert waited.seconds < 5
 
-    async def behind_the_record() -> float:
-        guest = await subject.guest()
-        try:
-            return await refused(Hanging(redis, SHARDS), guest, NotConfirmed)
-        finally:
-            server.go_on()
-
-    async def before_anything_was_asked_for() -> float:
-        server.hang()
-        try:
-            return await refused(Relay(redis, SHARDS), subject.owner, Unavailable)
-        finally:
-            server.go_on()
-
-    await in_time(behind_the_record, 5)
-    await in_time(before_anything_was_asked_for, 5)
+    guest = await subject.guest()
+    await is_refused(Hanging(redis, SHARDS), guest, NotConfirmed)
+    server.hang()
+    await is_refused(Relay(redis, SHARDS), subject.owner, Unavailable)
 
 
 async def test_failing_shard_loses_no_record(redis: Redis, subject: RelayedProject) -> None:

@@ -135,6 +135,7 @@ async def over_by_end(store: Store, session: Session) -> None:
 
 
 async def over_by_time(store: Store, session: Session) -> None:
+    # Redis and the script judge by the time of this machine, which nobody turns.
     await asyncio.sleep(max(0, session.expires_ms - MACHINE_CLOCK.now_ms()) / 1000 + 0.01)
 
 

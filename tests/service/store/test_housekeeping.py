@@ -47,6 +47,7 @@ async def deleted(tenant: Tenant, path: str, key: str) -> None:
         done = {204}
         while answer.status == 503:
             done |= {401, 404} if answer.reason == "NOT_CONFIRMED" else set()
+            # The overloaded Redis gets time to work off what waits.
             await asyncio.sleep(0.1)
             answer = await tenant.ask("DELETE", path, key)
     assert answer.status in done, answer

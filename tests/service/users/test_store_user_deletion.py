@@ -71,6 +71,7 @@ async def test_longest_standing_member_follows_the_last_owner(
     # The later one to register has the higher id, and came to the home first.
     later, early = await new_user(store, project, "later"), await new_user(store, project, "early")
     await store.homes.add_member(project.id, home, early.id)
+    # Times of memberships have milliseconds: the two must differ.
     await asyncio.sleep(0.002)
     await store.homes.add_member(project.id, home, later.id)
     await store.users.delete(project.id, user.id)
@@ -186,6 +187,7 @@ async def test_successor_deleted_meanwhile_is_replaced(
     home = (await store.homes.create(project.id, "home", user.id)).id
     first, second = await new_user(store, project, "first"), await new_user(store, project, "second")
     await store.homes.add_member(project.id, home, first.id)
+    # Times of memberships have milliseconds: the two must differ.
     await asyncio.sleep(0.002)
     await store.homes.add_member(project.id, home, second.id)
     change, outruns = store.users._database.change, itertools.count()

@@ -115,6 +115,12 @@ async def test_both_keys_sign_while_one_is_being_replaced(
     got = await receiver.next()
     assert is_genuine_only(is_genuine, got, url, [last], [old, new])
     assert got.is_signed(last, url)
+    newest = await rotate_key(tenant.store, settings, tenant.project, "hook", 0.001)
+    # The overlap of 1 ms has to pass.
+    for _ in range(2):
+        await a_later_moment(tenant)
+    await send(tenant, home, 4)
+    assert is_genuine_only(is_genuine, await receiver.next(), url, [newest], [last])
 
 
 def is_genuine_only(check: Any, got: Received, url: str, right: list[str], wrong: list[str]) -> bool:

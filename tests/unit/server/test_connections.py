@@ -221,40 +221,88 @@ async def go_silent_in_tls(begin: bytes) -> None:
     await Ends.all_gone()
 
 
-def test_bytes_during_answer_begin_next_head(run: Callable[[Awaitable[None]], None]) -> None:
-    run(begin_the_next_head_early())
+class HttpServer:
+    """An HTTP server whose one handler reads the body and waits until it may answer."""
 
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
 
-async def begin_the_next_head_early() -> None:
-    asked, answer = asyncio.Event(), asyncio.Event()
+    def __init__(self, heads: RequestHeaderTimeout) -> None:
+        self.heads = heads
+        self.asked, self.answer = asyncio.Event(), asyncio.Event()
 
-    async def handle(_request: web.Request) -> web.Response:
-        asked.set()
-        await answer.wait()
+    async def handle(self, request: web.Request) -> web.Response:
+        self.asked.set()
+        await request.read()
+        await self.answer.wait()
         return web.Response()
 
+    async def awaits_head(self, is_awaited: bool) -> None:
+        """Wait until it awaits the head of its one connection, or none."""
+        while self.heads.metrics()["request_headers_awaited"] != is_awaited:  # noqa: ASYNC110
+            # The server runs in this loop, and tells nobody.
+            await asyncio.sleep(0.01)
+
+    async def is_answered(self) -> None:
+        assert (await self.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+
+async def on_http_server(test: Callable[[HttpServer], Awaitable[None]]) -> None:
     app = web.Application()
-    app.router.add_get("/", handle)
-    header_timeout = RequestHeaderTimeout(2.0)
-    runner, server = await make_runner(app, HttpOptions(8192), header_timeout)
+    served = HttpServer(RequestHeaderTimeout(3600.0))
+    app.router.add_route("*", "/", served.handle)
+    runner, server = await make_runner(app, HttpOptions(8192), served.heads)
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("127.0.0.1", 0, 16)
     acceptor.start(server.serve)
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(REQUEST)
-    await asked.wait()
-    writer.write(REQUEST[:10])
-    # Longer than a head may take: its time begins when it could be answered.
-    await asyncio.sleep(3.0)
-    answer.set()
-    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
-    assert await reader.read() == b""
-    assert header_timeout.metrics() == {"request_headers_awaited": 0, "request_headers_timed_out": 1}
-    writer.close()
+    served.reader, served.writer = await asyncio.open_connection("127.0.0.1", port)
+    await test(served)
+    served.writer.close()
     await acceptor.close()
     await runner.cleanup()
     await app.cleanup()
-    header_timeout.close()
+    served.heads.close()
+
+
+def test_head_is_timed_while_it_is_awaited_and_neither_rest_nor_body_is(
+    run: Callable[[Awaitable[None]], None],
+) -> None:
+    async def take_two_requests(served: HttpServer) -> None:
+        served.answer.set()
+        await served.awaits_head(True)
+        for _ in range(2):
+            served.writer.write(REQUEST[:10])
+            await served.awaits_head(True)
+            served.writer.write(REQUEST[10:])
+            await served.is_answered()
+            await served.awaits_head(False)
+        served.asked.clear()
+        served.writer.write(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nb")
+        await served.asked.wait()
+        await served.awaits_head(False)
+        served.writer.write(b"b")
+        await served.is_answered()
+
+    run(on_http_server(take_two_requests))
+
+
+def test_bytes_during_answer_begin_next_head(run: Callable[[Awaitable[None]], None]) -> None:
+    """Its time begins when it could be answered."""
+
+    async def begin_the_next_head_early(served: HttpServer) -> None:
+        served.writer.write(REQUEST)
+        await served.asked.wait()
+        served.writer.write(REQUEST[:10])
+        # These bytes shall come before the answer. If they come after it, the outcome is the same.
+        await asyncio.sleep(0.05)
+        await served.awaits_head(False)
+        served.answer.set()
+        await served.is_answered()
+        await served.awaits_head(True)
+        assert served.heads.cut_oldest()
+        assert await served.reader.read() == b""
+
+    run(on_http_server(begin_the_next_head_early))
 
 
 def test_addresses_that_this_machine_lacks_are_passed_over() -> None:

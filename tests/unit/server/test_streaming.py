@@ -98,7 +98,7 @@ async def test_old_client_learns_the_end_by_the_connections() -> None:
     async with serving(Sent(b"[1", b",2]")) as client:
         reader, writer = await asyncio.open_connection(client.host, client.port)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
-        content = await asyncio.wait_for(reader.read(), 5)
+        content = await asyncio.wait_for(reader.read(), 20)
         writer.close()
         await writer.wait_closed()
     assert content.endswith(b"\r\n\r\n[1,2]")
