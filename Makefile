@@ -4,9 +4,10 @@ PYTHON ?= python3
 ARGS ?=
 ROWS ?= all
 
-IN_CLUSTER := $(addprefix tests/service/,devices/test_commands.py store/test_store_keys.py store/test_store_records.py \
-	events/test_bus_ingest.py events/test_bus_idempotency.py events/test_bus_retention.py events/test_ingest_events.py \
-	listening/test_listen_filters.py events/test_deliveries.py) \
+IN_CLUSTER := $(addprefix tests/parts/,store/test_store_keys.py store/test_store_records.py \
+	bus/test_bus_ingest.py bus/test_bus_idempotency.py bus/test_bus_retention.py) \
+	$(addprefix tests/service/,devices/test_commands.py events/test_ingest_events.py listening/test_listen_filters.py \
+	events/test_deliveries.py) \
 	$(addprefix tests/unit/cli/test_cli_program.py::test_,commands_announce_their_changes devices_move_and_go)
 
 VENV := .venv
@@ -53,7 +54,7 @@ test-python: build $(CLIENTS) $(BROWSER)
 
 # Each start of a server in cluster mode takes 2 s before it may be written to: hence a short form of it.
 test-cluster: build $(CLIENTS) $(BROWSER) ## the service tests and those of the command line, on a Redis in cluster mode
-	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) tests/service tests/unit/cli/test_cli_program.py $(ARGS)
+	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) tests/parts tests/service tests/unit/cli/test_cli_program.py $(ARGS)
 
 test-cluster-short: build
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" -o cache_dir=.pytest_cache/cluster $(WORKERS) $(IN_CLUSTER) $(ARGS)

@@ -39,7 +39,7 @@ RETIRED = re.compile(
 """Words of the glossary's column "not" that mean nothing else in a document."""
 NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+|(?:[A-Z][a-z]+){2,}|[A-Z]+(?:_[A-Z]+)+")
 """What is the name of something in the code, and not a word: snake_case, CamelCase, UPPER_CASE."""
-SOURCES = ("python", "rust", "bench", "tests/service", "tests/unit")
+SOURCES = ("python", "rust", "bench", "tests/parts", "tests/service", "tests/unit")
 NOT_OURS = {"CLOCK_MONOTONIC", "SCM_RIGHTS", "test_revoked_key_closes_sockets_on_all_nodes"}
 
 ELSEWHERE = {"close-codes.md", "errors.md", "metrics.md", "settings.md", "glossary.md"}

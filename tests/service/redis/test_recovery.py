@@ -9,7 +9,10 @@ from typing import Any, Final
 import pytest
 
 from homewire.access_changes.relay import INTERVAL_S, SWEEP_S
+from homewire.store.keys import ProjectSlot
 from kit.client import CLOSE, Socket, listen
+from kit.control_records import copies, dying_store, shards_of, until
+from kit.node import NodeProcess
 from kit.recovery import (
     EVENTS,
     RECEIVED_WITHIN_S,
@@ -18,7 +21,7 @@ from kit.recovery import (
     dying_change,
     homes_on_two_nodes,
 )
-from kit.tenant import tenant_of
+from kit.tenant import Tenant, tenant_of
 from kit.two_nodes import Processes, running_pair
 
 BEFORE_RECORD: Final = ["expect", "record"]
@@ -213,3 +216,25 @@ async def test_relay_is_killed_and_another_one_goes_on(processes: Processes) -> 
                 await close_with(sockets, 4500)
             await elsewhere.send({"homeId": own_home, "eventType": "calm"})
             assert await calm.receive_type() == "calm"
+
+
+async def test_node_relays_leftovers_of_others(node: NodeProcess, tenant: Tenant) -> None:
+    owner, guest = await tenant.user(), await tenant.user()
+    home = await tenant.home(owner)
+    before = await node.metrics()
+    await dying_store(tenant.redis).homes.add_member(tenant.project, home, guest.id)
+
+    async def relayed() -> bool:
+        return await tenant.redis.xlen(ProjectSlot(tenant.project).outbox) == 0
+
+    await until(relayed, TIMEOUT_S)
+    about = [copy for copy in await copies(tenant.redis, tenant.project) if copy.user == guest.id]
+    assert {copy.shard for copy in about} == shards_of(guest.id, home)
+    # Leftovers of other tests' projects count too.
+    await node.reaches("relay_late_records_total", before["relay_late_records_total"] + 1)
+    after = await node.metrics()
+    # The core reads what was written here.
+    await node.reaches("envelopes_total", before["envelopes_total"] + len(about))
+    assert after["malformed_total"] == before["malformed_total"]
+    assert after["relay_records_total"] > before["relay_records_total"]
+    assert after["relay_copies_total"] >= before["relay_copies_total"] + len(about)

@@ -1,7 +1,7 @@
 """TLS ended at the port: everything works through the pump as it does on a taken socket, and nothing stays.
 
 The edges of the handshake are in test_handoff.py, which runs over TLS, too; the pump alone is in
-tests/unit/gateway/test_pump.py.
+tests/unit/realtime/test_tls_bridge.py.
 """
 
 from __future__ import annotations

@@ -299,7 +299,7 @@ def test_bytes_during_answer_begin_next_head(run: Callable[[Awaitable[None]], No
         served.answer.set()
         await served.is_answered()
         await served.awaits_head(True)
-        assert served.heads.cut_oldest()
+        assert served.heads.abort_oldest()
         assert await served.reader.read() == b""
 
     run(on_http_server(begin_the_next_head_early))
