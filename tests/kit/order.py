@@ -15,7 +15,7 @@ LONGEST: Final = (
     "unit/cli/test_cli_program.py",
     "service/rest/test_api_fuzz.py",
     "service/client/test_documents_run.py",
-    "service/access/test_store_permissions.py",
+    "parts/permissions/test_store_permissions.py",
     "service/presence/test_stepped_clock.py",
     "service/webhooks/test_webhook_nodes.py",
     "service/sessions/test_session_lifetimes.py",
