@@ -26,7 +26,7 @@ from aiohttp import web
 from homewire import app, log
 from homewire import settings as settings_table
 from homewire.app import Node, Tier, running
-from homewire.events.api import routes as ingest_routes
+from homewire.events.api import routes as event_routes
 from homewire.events.context import Ingest
 from homewire.machine import raise_open_file_limit
 from homewire.operations import OPERATIONS
@@ -79,11 +79,11 @@ def break_everything() -> None:
     """Put handlers that raise in the place of all others."""
     node: Any = app
     node.OPERATIONS = tuple(replace(each, handler=fail) for each in OPERATIONS)
-    node.ingest_routes = broken_routes
+    node.event_routes = broken_routes
 
 
 def broken_routes(ingest: Ingest) -> list[web.RouteDef]:
-    return [web.RouteDef(each.method, each.path, fail, each.kwargs) for each in ingest_routes(ingest)]
+    return [web.RouteDef(each.method, each.path, fail, each.kwargs) for each in event_routes(ingest)]
 
 
 def routes_of(served: web.Application) -> list[tuple[str, str]]:
