@@ -242,7 +242,10 @@ class Core:
         """Remove a reservation; without effect once it was adopted."""
 
     def send(self, id: int, opcode: int, payload: bytes) -> None:
-        """Send one frame after all events that were routed to the connection."""
+        """Send one message after all events that were routed to the connection.
+
+        `opcode` is 1 for text, 2 for binary; ValueError for others.
+        """
 
     def close(self, id: int, code: int, reason: str) -> None:
         """Start the close handshake."""

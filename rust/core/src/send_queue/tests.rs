@@ -1,5 +1,6 @@
 use super::*;
 use crate::wire::frame;
+use crate::wire::transport::MessageKind;
 use proptest::prelude::*;
 
 /// A socket whose kernel takes a scripted number of bytes per call; 0 stands for "would block".
@@ -303,11 +304,22 @@ fn slow_consumers_share_one_copy() {
 
 #[test]
 fn drop_unwritten_keeps_rest_of_partly_written_frame() {
+    for transport in [Transport::WebSocket, Transport::ByteStream] {
+        drop_unwritten_within_frames(transport);
+    }
+}
+
+fn drop_unwritten_within_frames(transport: Transport) {
     let memory_account = MemoryAccount::new(Instant::now());
     let mut bytes = Vec::new();
-    frame::append_frame(&mut bytes, frame::Opcode::Text, b"first");
-    let first = bytes.len();
-    frame::append_frame(&mut bytes, frame::Opcode::Text, b"second");
+    let mut append = |payload: &[u8]| {
+        transport.append_message(&mut bytes, MessageKind::Text, |out| {
+            out.extend_from_slice(payload);
+        });
+        bytes.len()
+    };
+    let first = append(b"first");
+    append(b"second");
     for taken in [1, first - 1, first, first + 3] {
         let mut send_queue = SendQueue::default();
         let mut write_counts = WriteCounts::default();
@@ -318,10 +330,14 @@ fn drop_unwritten_keeps_rest_of_partly_written_frame() {
             1000,
             &mut write_counts,
         );
-        send_queue.drop_unwritten(Transport::WebSocket);
+        send_queue.drop_unwritten(transport);
         socket.takes = [100].into();
         send_queue.flush(&mut socket, &mut write_counts).unwrap();
         let whole = if taken <= first { first } else { bytes.len() };
-        assert_eq!(socket.got, bytes[..whole], "after {taken} bytes");
+        assert_eq!(
+            socket.got,
+            bytes[..whole],
+            "{transport:?} after {taken} bytes"
+        );
     }
 }

@@ -193,11 +193,11 @@ fn client_over_limit_is_closed_with_code() {
 #[test]
 fn slow_consumer_is_closed_after_whole_frames() {
     let mut node = Node::start(Limits {
-        send_queue_bytes: 100_000,
+        send_queue_bytes: 200_000,
         ..limits()
     });
     let (id, mut client) = connect(&node, user(1), homes(&[1]));
-    let body = format!("\"{}\"", "x".repeat(3_000));
+    let body = format!("\"{}\"", "x".repeat(50_000));
     while node.stat("evicted") == 0 {
         node.route(event_with_body(1, "behind", &body));
         node.fence();
