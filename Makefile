@@ -95,6 +95,7 @@ bench: build ## measure the figures of bench/README.md (ROWS="memory handshake",
 docs: build ## write the pages that are made from tables in the code
 	$(BIN)/python -m homewire.settings --markdown > docs/settings.md
 	$(BIN)/python -m homewire.realtime.close_codes > docs/close-codes.md
+	$(BIN)/python -m homewire.access_changes.records > docs/control-records.md
 	$(BIN)/python -m homewire.metrics > docs/metrics.md
 	$(BIN)/python -m homewire.reasons > docs/errors.md
 

@@ -1,5 +1,6 @@
 """The Rust core. Written by hand and checked against the built module by mypy.stubtest."""
 
+from collections.abc import Sequence
 from typing import Literal, final
 
 __all__ = [
@@ -12,12 +13,14 @@ __all__ = [
     "XaddPrefixes",
     "close_codes",
     "command_envelope",
+    "control_records",
     "event_envelope",
     "event_json",
     "event_route",
     "parse_command",
     "parse_event",
     "queued_command_envelope",
+    "record_shards",
     "select_filter",
     "shard_of",
 ]
@@ -49,6 +52,23 @@ class CommandInput:
 def shard_of(id: int, shards: int) -> int: ...
 def close_codes() -> list[tuple[int, str, str]]:
     """Each close code that the core sends, its reason, and what a client should do; ascending."""
+
+def control_records() -> list[tuple[int, str, list[str], list[int], str]]:
+    """Each type of control record, by number: its name, the ids whose shards get a copy, the close codes
+    that it leads to, and what a reader does with a copy."""
+
+def record_shards(
+    record_type: int,
+    user: int,
+    home: int,
+    device: int,
+    project_key: int,
+    body: bytes,
+    user_homes: Sequence[int] | None,
+    shards: int,
+) -> list[int]:
+    """The shards that get a copy of a record, ascending; an unknown type goes to all. `user_homes`: None if
+    they are not listed. Raises ValueError for a malformed body."""
 
 def parse_event(body: bytes, from_client: bool = False) -> EventInput:
     """`from_client` rejects the event types of the platform. Raises InvalidField."""

@@ -42,7 +42,7 @@ NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+|(?:[A-Z][a-z]+){2,}|[A-Z]+(?:_
 SOURCES = ("python", "rust", "bench", "tests/parts", "tests/service", "tests/unit")
 NOT_OURS = {"CLOCK_MONOTONIC", "SCM_RIGHTS", "test_revoked_key_closes_sockets_on_all_nodes"}
 
-ELSEWHERE = {"close-codes.md", "errors.md", "metrics.md", "settings.md", "glossary.md"}
+ELSEWHERE = {"close-codes.md", "control-records.md", "errors.md", "metrics.md", "settings.md", "glossary.md"}
 """Pages whose texts are made from the code, and the one that lists these words."""
 
 

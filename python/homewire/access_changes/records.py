@@ -1,8 +1,8 @@
-"""Control records: changes of access that all nodes apply in order, and the shards that they are copied to.
+"""Control records: changes of access that all nodes apply in order, and outbox entries that carry them.
 
 The script of a change writes a record to the project's outbox (`store/outbox.lua`). The relay copies it as an
-envelope (`rust/core/src/bus/envelope/mod.rs`) to each shard whose readers need it. Fields of an outbox
-entry, all text:
+envelope (`rust/core/src/bus/envelope/mod.rs`) to each shard whose readers need it; the core's table of
+transitions says which. Fields of an outbox entry, all text:
 
 | field | meaning                                                                       |
 | ----- | ----------------------------------------------------------------------------- |
@@ -11,7 +11,8 @@ entry, all text:
 | `k`   | SHA-256 of the key, in hex, or nothing                                        |
 | `b`   | body: of a moved device its old home, or 0; of a new member the key tags      |
 |       | (16 hex digits each) of the user's keys that ended within the last minute;    |
-|       | of an ended permission JSON (`EndedPermission`); of a moved entity its id     |
+|       | of an ended permission JSON (`users`, and `entity` if it has one); of a moved |
+|       | entity its id                                                                 |
 | `s`   | the user's homes, separated by commas; `*`: too many to be listed, or not     |
 |       | all homes that the user may subscribe to                                      |
 
@@ -21,15 +22,15 @@ whole envelope. And messages that belong to a change: `t` is 0, `q` the queue an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Final
+from typing import Final
 
 import msgpack
-import msgspec
 
-from homewire._core import shard_of
+from homewire._core import control_records, record_shards, shard_of
 from homewire.messages.models import OutboxMessage, OutboxQueue
 
 VERSION: Final = b"\x01"
@@ -42,48 +43,26 @@ _LARGEST: Final = 2**64 - 1
 
 
 class RecordType(IntEnum):
-    """The type of a control record, with its number on the wire. Readers skip unknown types."""
+    """The type of a control record, with its number on the bus. Readers skip unknown types.
+
+    `docs/control-records.md` says what each is, from the core's table (rust/core/src/routing/transitions.rs).
+    """
 
     MEMBER_ADDED = 1
     MEMBER_REMOVED = 2
     USER_DELETED = 3
     KEY_ENDED = 4
-    """A key of a user, of a device or (neither) of a project was revoked or rotated, or its session ended."""
     DEVICE_DELETED = 5
     DEVICE_MOVED = 6
-    """`home` is the new home, the body the old one in decimal digits; 0: none."""
     HOME_DELETED = 7
     PROJECT_DISABLED = 8
     PROJECT_DELETED = 9
     PROJECT_ENABLED = 10
     PERMISSION_ENDED = 11
-    """Users lost the last source of a permission; the body names them (`EndedPermission`)."""
     ENTITY_MOVED = 12
-    """`home` is the home that the entity was bound to, the body its id.
-
-    It may be bound to another home by now.
-    """
     HOME_DEACTIVATED = 13
-    """Connections receive nothing of the home until HOME_ACTIVATED. Each node knows which of its connections
-    subscribe to the home, so neither record names its members."""
     HOME_ACTIVATED = 14
     MEMBER_WAITS = 15
-    """MEMBER_ADDED to a home that is deactivated."""
-
-
-class EndedPermission(msgspec.Struct, frozen=True):
-    """The body of PERMISSION_ENDED. The first of these that the record has tells which permission ended:
-
-    an `entity`: to receive its events (`home` is the home that it is bound to, 0: none);
-    a `device`: to receive events of that device (`home` is where it is, 0: none);
-    a `home`: to receive all its events. None of them: a permission to write, which no connection depends on.
-    """
-
-    users: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)], ...], msgspec.Meta(min_length=1)]
-    entity: str | None = None
-
-
-_decode_permission: Final = msgspec.json.Decoder(EndedPermission).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,35 +120,12 @@ class OutboxRecord:
         return self.record.encode()
 
     def shards(self, shards: int) -> Sequence[int]:
-        """The shards that get a copy, of `shards` shards, ascending."""
-        ids = self._ids()
-        if ids is None:
-            return range(shards)
-        return sorted({shard_of(each, shards) for each in ids if each})
-
-    def _ids(self) -> Iterable[int] | None:
-        """The ids whose shards get a copy; None: every shard."""
+        """The shards that get a copy, of `shards` shards, ascending. Raises ValueError for a malformed body."""
         record = self.record
-        match record.type:
-            case RecordType.MEMBER_ADDED | RecordType.MEMBER_REMOVED | RecordType.MEMBER_WAITS:
-                return record.home, record.user
-            case RecordType.USER_DELETED:
-                return None if self.homes is None else (record.user, *self.homes)
-            case RecordType.KEY_ENDED if record.user:
-                return None if self.homes is None else (record.user, *self.homes)
-            case RecordType.KEY_ENDED:
-                return record.device, self.project_key
-            case RecordType.DEVICE_DELETED:
-                return record.device, record.home
-            case RecordType.DEVICE_MOVED:
-                return record.device, record.home, _number(record.body)
-            case RecordType.PERMISSION_ENDED:
-                return record.home, *_ended_permission(record.body).users
-            case RecordType.ENTITY_MOVED | RecordType.HOME_DEACTIVATED | RecordType.HOME_ACTIVATED:
-                return (record.home,)
-        # Records of a project concern all homes. A type that only a later version knows goes to all shards:
-        # during an upgrade any node may relay what another one wrote.
-        return None
+        return record_shards(
+            record.type, record.user, record.home, record.device, self.project_key, record.body,
+            self.homes, shards,
+        )  # fmt: skip
 
 
 def parse(
@@ -202,13 +158,6 @@ def _number(digits: bytes) -> int:
     return int(digits)
 
 
-def _ended_permission(body: bytes) -> EndedPermission:
-    try:
-        return _decode_permission(body)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError("not the body of an ended permission") from error
-
-
 def _key_tag(key_hash: bytes) -> int:
     return int.from_bytes(bytes.fromhex(key_hash.decode("ascii"))[:8], "big")
 
@@ -217,3 +166,32 @@ def _homes(listed: bytes) -> tuple[int, ...] | None:
     if listed == ALL_HOMES:
         return None
     return tuple(map(_number, listed.split(b","))) if listed else ()
+
+
+def markdown() -> str:
+    """The page docs/control-records.md."""
+    lines = [
+        "# Control records",
+        "",
+        "Made by `make docs` from `rust/core/src/routing/transitions.rs`.",
+        "",
+        "A control record is a change of access. The relay copies it to the shards of the ids in the second column,",
+        "and the reactor of each node applies each copy to topics of the copy's own shard",
+        "([access changes](design/access-changes.md)).",
+        "",
+        "- A connection that *loses* its last topic is closed, unless it follows homes and waits for the next one.",
+        "- A connection that is *revoked* loses its topics shard by shard. It is closed when none is left, at the",
+        "  latest after 1 s.",
+        "- 4004 beside a final code: the record is older than the connection, and the access may have come back.",
+        "",
+        "| number | record | copied to the shards of | what a reader does | [close codes](close-codes.md) |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for number, name, copies, codes, summary in control_records():
+        closes = ", ".join(map(str, codes)) or "–"
+        lines.append(f"| {number} | `{name}` | {', '.join(copies)} | {summary} | {closes} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

@@ -3,11 +3,11 @@
 //! | folder | contents |
 //! | --- | --- |
 //! | [`bus`] | shards (Redis Streams): envelopes, XADD commands, the stream readers, cache versions |
-//! | [`routing`] | topics, subscriptions, audiences and their index; deduplication of control records; no I/O |
+//! | [`routing`] | the router: subscriptions, audiences, access, control records and their table; no I/O |
 //! | [`wire`] | transports and their frames, JSON of events, the table of close codes; no I/O |
 //! | [`connection`] | one connection and its socket, the table of all, their ids, counts and inbound limits |
-//! | [`send_queue`] | unsent frames of one connection, the memory of all, the frames of one turn |
-//! | [`reactor`] | the thread that owns all connections: inbox, sockets, delivery, access changes, timers |
+//! | [`send_queue`] | unsent frames of one connection, the memory of all |
+//! | [`reactor`] | the thread that owns all connections: inbox, sockets, delivery, timers |
 //! | [`input`] | events, commands and filters as clients send them: parsed and checked; places of bulk items |
 //!
 //! [`core`] starts the threads and is the handle that Python holds; [`stats`] has the counters, [`clock`] the

@@ -7,6 +7,7 @@ mod core;
 mod errors;
 mod event;
 mod input;
+mod records;
 
 use pyo3::prelude::*;
 
@@ -30,4 +31,6 @@ mod _core {
         CommandInput, EventInput, command_envelope, event_envelope, parse_command, parse_event,
         queued_command_envelope, select_filter, shard_of,
     };
+    #[pymodule_export]
+    use crate::records::{control_records, record_shards};
 }

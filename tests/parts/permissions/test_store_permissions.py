@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from homewire.access_changes.records import EndedPermission, RecordType
+from homewire.access_changes.records import RecordType
 from homewire.entities.store import Entity
 from homewire.errors import Conflict, UnknownRecord
 from homewire.permissions.models import Permission, PermissionKind
@@ -24,6 +24,13 @@ from homewire.projects.models import AccessControl, AccountSystem
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 from kit.control_records import announced_by, copies, shards_of
+
+
+class EndedPermission(msgspec.Struct):
+    """The body of the record of an ended permission."""
+
+    users: list[int]
+    entity: str | None = None
 
 
 @dataclass

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire._core import shard_of
-from homewire.access_changes.records import ControlRecord, OutboxRecord, RecordType, parse
+from homewire._core import control_records, shard_of
+from homewire.access_changes.records import ControlRecord, OutboxRecord, RecordType, markdown, parse
 
+PAGE = Path(__file__).parents[3] / "docs" / "control-records.md"
 LARGEST = 2**64 - 1
 NUMBERS = st.integers(0, LARGEST)
 HASH = "00112233445566778899aabbccddeeff" * 2
@@ -21,6 +24,16 @@ def shards_of(*ids: int) -> list[int]:
 
 def entry(**fields: object) -> dict[bytes, bytes]:
     return {name.encode(): str(value).encode() for name, value in fields.items()}
+
+
+def test_types_are_those_of_the_core() -> None:
+    assert {kind.value: kind.name.lower() for kind in RecordType} == {
+        number: name for number, name, *_ in control_records()
+    }
+
+
+def test_page_of_records_is_current() -> None:
+    assert PAGE.read_text() == markdown(), "run `make docs`"
 
 
 @given(*([NUMBERS] * 7), st.binary(max_size=30))

@@ -1,16 +1,11 @@
 //! One connection of the reactor.
 
 pub mod allowance;
-pub mod by_principal;
 pub mod counts;
 pub mod ids;
 pub mod socket;
 pub mod table;
 
-use crate::routing::access::Access;
-use crate::routing::index::AudienceId;
-use crate::routing::record_dedup::OutboxPosition;
-use crate::routing::subscription::FollowedEntities;
 use crate::send_queue::SendQueue;
 use crate::wire::transport::{Receiver, Transport};
 use allowance::Allowance;
@@ -75,7 +70,6 @@ pub enum State {
 /// A connection. An idle one owns no heap memory but itself.
 pub struct Connection {
     pub id: ConnectionId,
-    pub principal: Principal,
     /// Counts the connection. It stands before the socket and is dropped first: the count falls before the
     /// client sees the end.
     pub count_guard: CountGuard,
@@ -85,22 +79,9 @@ pub struct Connection {
     pub send_queue: SendQueue,
     /// What the client may still send.
     pub allowance: Allowance,
-    pub audience: AudienceId,
-    /// Place among the members of `audience`.
-    pub place: u32,
     pub state: State,
-    /// Whether the subscription follows the homes that the user joins.
-    pub follow: bool,
-    /// The entities to receive in such a home; `None`: all events.
-    pub entities: Option<Box<FollowedEntities>>,
-    /// When it was reserved, in milliseconds since 1970.
-    pub reserved_ms: u64,
     /// The last sequence of a queued command that was delivered. A repeated one is not delivered again.
     pub last_sequence: u64,
-    /// Homes that the user joined since the reservation, with the outbox positions of those records.
-    pub joined_homes: Vec<(u64, OutboxPosition)>,
-    /// What it may still receive.
-    pub access: Access,
     /// The code of the close frame that was sent or received; 1006 before there was one.
     pub close_code: u16,
     /// Whether anything arrived since the last ping.
@@ -135,7 +116,7 @@ mod tests {
     #[test]
     fn idle_connection_is_small() {
         assert!(
-            size_of::<Connection>() <= 288,
+            size_of::<Connection>() <= 176,
             "{}",
             size_of::<Connection>()
         );

@@ -11,11 +11,9 @@ use crate::connection::allowance::Allowance;
 use crate::connection::counts::CountGuard;
 use crate::connection::ids::ConnectionId;
 use crate::connection::socket::Socket;
-use crate::connection::{Connection, PrincipalKind, State};
+use crate::connection::{Connection, Principal, PrincipalKind, State};
 use crate::reactor::notifications::Notification;
-use crate::routing::access::Access;
-use crate::routing::subscription::{Reservation, followed, subscription_topics};
-use crate::routing::topic::TopicRef;
+use crate::routing::subscription::Reservation;
 use crate::send_queue::memory;
 use crate::send_queue::{Block, SendQueue};
 use crate::stats::Stats;
@@ -47,51 +45,22 @@ impl Reactor {
         count_guard: CountGuard,
         at_ms: u64,
     ) {
-        let Reservation {
-            id,
-            principal,
-            subscription,
-            follow,
-            deactivated_homes,
-            encoding,
-            ..
-        } = reservation;
-        let project = principal.project;
-        let mut topics = subscription_topics(project, &subscription);
-        topics.extend(
-            deactivated_homes
-                .iter()
-                .map(|&home| TopicRef::DeactivatedHome { project, home }),
-        );
-        let (audience, place) = self.index.join(id.slot(), &topics, encoding);
-        drop(topics);
-        self.seal(audience, place as usize);
-        let (follow, entities) = if follow {
-            followed(subscription)
-        } else {
-            (false, None)
-        };
-        let receiver = encoding.transport.receiver(InboundLimits {
+        let id = reservation.id;
+        let receiver = reservation.encoding.transport.receiver(InboundLimits {
             message_bytes: self.limits.message_bytes,
             keep: self.limits.deliver_messages,
         });
+        let effects = self.router.subscribe(reservation, at_ms);
+        self.execute(effects);
         self.connections.insert(Connection {
             id,
-            principal,
             count_guard,
             socket: None,
             receiver,
             send_queue: SendQueue::default(),
             allowance: Allowance::default(),
-            audience,
-            place,
             state: State::Reserved,
-            follow,
-            entities,
-            reserved_ms: at_ms,
             last_sequence: 0,
-            joined_homes: Vec::new(),
-            access: Access::Active,
             close_code: close::ABNORMAL,
             active_since_ping: true,
             peer_finished: false,
@@ -126,7 +95,6 @@ impl Reactor {
         let descriptor = socket.descriptor();
         connection.socket = Some(socket);
         connection.state = State::Open;
-        let audience = connection.audience;
         self.reserved -= 1;
         self.open += 1;
         Stats::add(&self.shared.stats.adopted, 1);
@@ -140,10 +108,10 @@ impl Reactor {
             return;
         }
         self.notify_adopted(id);
-        self.seal(audience, usize::MAX);
+        self.seal(id);
         self.flush(id);
         // Its access may have ended before it had a socket.
-        self.close_if_marked(id);
+        self.close_if_revoked(id);
         if !early.is_empty() {
             self.received(id, &mut early);
         }
@@ -151,9 +119,8 @@ impl Reactor {
 
     /// Only devices: nothing tracks which users are connected.
     fn notify_adopted(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get(id)
-            && connection.principal.kind == PrincipalKind::Device
-        {
+        let is_device = |it: &Principal| it.kind == PrincipalKind::Device;
+        if self.router.principal(id).as_ref().is_some_and(is_device) {
             self.shared.notifier.push(Notification::Adopted { id });
         }
     }
@@ -169,15 +136,13 @@ impl Reactor {
     }
 
     pub(super) fn send(&mut self, id: ConnectionId, kind: MessageKind, payload: &[u8]) {
-        let Some(connection) = self
-            .connections
-            .get(id)
-            .filter(|connection| connection.access.is_subscribed())
-        else {
+        if !self.router.access(id).is_some_and(|it| it.is_subscribed()) {
+            return;
+        }
+        self.seal(id);
+        let Some(transport) = self.connections.get(id).map(|it| it.transport()) else {
             return;
         };
-        let (audience, transport) = (connection.audience, connection.transport());
-        self.seal(audience, usize::MAX);
         let mut frame = Vec::with_capacity(payload.len() + FRAME_OVERHEAD);
         transport.append_message(&mut frame, kind, |out| out.extend_from_slice(payload));
         // One message may exceed the limit on its own, however long it is.
@@ -195,7 +160,8 @@ impl Reactor {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        let (code, reason) = match connection.access.code() {
+        let pending = self.router.access(id).and_then(|it| it.code());
+        let (code, reason) = match pending {
             Some(why) => (why.code, why.reason),
             None => (code, reason),
         };
@@ -203,7 +169,7 @@ impl Reactor {
             State::Reserved => self.remove(id, EndCode::ABNORMAL),
             State::Open => {
                 let stats = &self.shared.stats;
-                match connection.access.code() {
+                match pending {
                     Some(&close::RESYNC) => Stats::add(&stats.resynced, 1),
                     Some(_) => Stats::add(&stats.revoked, 1),
                     None => {}
@@ -229,7 +195,7 @@ impl Reactor {
         frame: &[u8],
         next: State,
     ) {
-        self.leave_audience(id);
+        self.unsubscribe(id);
         let Some(connection) = self.connections.get(id) else {
             return;
         };
@@ -301,29 +267,15 @@ impl Reactor {
         }
     }
 
-    pub(super) fn leave_audience(&mut self, id: ConnectionId) {
-        let Some(connection) = self
-            .connections
-            .get(id)
-            .filter(|connection| connection.access.is_subscribed())
-        else {
-            return;
-        };
-        connection.access.end();
-        let (audience, place) = (connection.audience, connection.place);
-        self.seal(audience, usize::MAX);
-        // Sealing writes to sockets. A failed write is only noted in `failed_sends`: no member changes its
-        // place.
-        if let Some(moved) = self.index.leave(audience, place)
-            && let Some(connection) = self.connections.at(moved)
-        {
-            connection.place = place;
-        }
+    fn unsubscribe(&mut self, id: ConnectionId) {
+        let effects = self.router.unsubscribe(id);
+        self.execute(effects);
     }
 
     /// Removes a connection and closes its descriptor.
     pub(super) fn remove(&mut self, id: ConnectionId, end_code: EndCode) {
-        self.leave_audience(id);
+        self.unsubscribe(id);
+        self.router.forget(id);
         let Some(connection) = self.connections.remove(id) else {
             return;
         };

@@ -33,10 +33,8 @@ use crate::connection::socket::SocketOptions;
 use crate::connection::table::ConnectionTable;
 use crate::reactor::inbox::{Inbox, ReactorCommand, ShardEntry};
 use crate::reactor::notifications::Notifier;
-use crate::routing::index::{AudienceId, Index};
-use crate::routing::record_dedup::RecordDedup;
+use crate::routing::router::Router;
 use crate::send_queue::WriteCounts;
-use crate::send_queue::blocks::Blocks;
 use crate::send_queue::memory::MemoryAccount;
 use crate::stats::Stats;
 use crate::wire::encoding::Frames;
@@ -118,8 +116,7 @@ pub(crate) struct Reactor {
     commands: Receiver<ReactorCommand>,
     limits: Limits,
     connections: ConnectionTable,
-    index: Index,
-    blocks: Blocks,
+    router: Router,
     timers: Timers,
     /// Envelopes of a batch that the last turn did not handle.
     backlog: std::vec::IntoIter<ShardEntry>,
@@ -130,14 +127,9 @@ pub(crate) struct Reactor {
     /// Sockets that are not read until Python takes its notifications.
     read_paused: Vec<ConnectionId>,
     unsent: Unsent,
-    /// Connections to unsubscribe at the end of the batch. Entries of other shards in the batch may be
-    /// older than the record, and are still delivered.
-    to_unsubscribe: Vec<ConnectionId>,
     /// Unsubscribed connections that still have to be closed; each at most once.
     close_queue: VecDeque<ConnectionId>,
-    record_dedup: RecordDedup,
     memory_account: MemoryAccount,
-    matched: Vec<AudienceId>,
     frames: Frames,
     buffer: Vec<u8>,
     replies: Replies,
@@ -168,23 +160,19 @@ impl Reactor {
         let now = shared.clock.now();
         Self {
             poll,
+            router: Router::new(limits.shards, limits.close_grace, now),
             timers: Timers::new(limits.heartbeat, now),
             shared,
             commands,
             limits,
             connections: ConnectionTable::default(),
-            index: Index::default(),
-            blocks: Blocks::default(),
             backlog: Vec::new().into_iter(),
             unread: VecDeque::new(),
             next_read: now,
             read_paused: Vec::new(),
             unsent: Unsent::new(now),
-            to_unsubscribe: Vec::new(),
             close_queue: VecDeque::new(),
-            record_dedup: RecordDedup::new(now),
             memory_account: MemoryAccount::new(now),
-            matched: Vec::new(),
             frames: Frames::default(),
             buffer: vec![0; READ_BUFFER],
             replies: Replies::default(),
@@ -242,7 +230,10 @@ impl Reactor {
 
     /// The time until the next deadline.
     fn poll_timeout(&self, now: Instant) -> Duration {
-        let timers = self.timers.poll_timeout(now);
+        let mut timers = self.timers.poll_timeout(now);
+        if let Some(expiry) = self.router.next_expiry() {
+            timers = timers.min(expiry.saturating_duration_since(now));
+        }
         if self.unread.is_empty() {
             return timers;
         }
@@ -265,10 +256,7 @@ impl Reactor {
                 envelopes += 1;
                 let routed = delivery::route(
                     &entry,
-                    self.limits.shards,
-                    &mut self.index,
-                    &mut self.blocks,
-                    &mut self.matched,
+                    &mut self.router,
                     &mut self.frames,
                     &self.shared.stats,
                 );
@@ -321,7 +309,7 @@ impl Reactor {
 
     /// Whether closing the connections added since `queued_before` fills a turn.
     fn closes_fill_turn(&self, queued_before: usize) -> bool {
-        self.close_queue.len() > queued_before + access::pending_close::CLOSES_PER_TURN
+        self.close_queue.len() > queued_before + access::CLOSES_PER_TURN
     }
 
     fn handle_command(&mut self, command: ReactorCommand) {
@@ -369,9 +357,9 @@ impl Reactor {
         Stats::add(&stats.bytes_written, write_counts.bytes);
         Stats::set(&stats.connections, self.open);
         Stats::set(&stats.reservations, self.reserved);
-        Stats::set(&stats.audiences, self.index.audience_count() as u64);
+        Stats::set(&stats.audiences, self.router.audience_count() as u64);
         Stats::set(&stats.send_queues_bytes, self.memory_account.bytes() as u64);
         Stats::set(&stats.slow_consumers, self.unsent.count() as u64);
-        Stats::set(&stats.topics, self.index.topic_count() as u64);
+        Stats::set(&stats.topics, self.router.topic_count() as u64);
     }
 }

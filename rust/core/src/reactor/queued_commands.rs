@@ -15,16 +15,17 @@ use crate::wire::encoding::Encoding;
 impl Reactor {
     /// Writes the routed frame to all members of the matched audiences, once for each sequence.
     pub(super) fn deliver_queued_command(&mut self, sequence: u64, expires_ms: u64) {
-        if self.matched.is_empty() || expires_ms <= self.shared.clock.unix_ms() {
+        if expires_ms <= self.shared.clock.unix_ms() {
             return;
         }
-        let matched = std::mem::take(&mut self.matched);
-        for &audience in &matched {
+        for audience in self.router.matched().to_vec() {
             // Frames that were routed earlier are written first.
-            self.seal(audience, usize::MAX);
-            let frame = self.frames.get(self.index.encoding(audience));
+            if let Some(block) = self.router.block_of(audience) {
+                self.hand_out(block, None);
+            }
+            let frame = self.frames.get(self.router.encoding(audience));
             let mut block = Block::with_sequence(frame, sequence, &self.memory_account);
-            for &slot in self.index.members(audience) {
+            for &slot in self.router.members(audience) {
                 let Some(connection) = self.connections.at(slot) else {
                     continue;
                 };
@@ -48,20 +49,17 @@ impl Reactor {
                 }
             }
         }
-        self.matched = matched;
     }
 
     /// Puts queued commands before everything that was routed to a reservation.
     pub(super) fn deliver_first(&mut self, id: ConnectionId, seen: u64, envelopes: &[Vec<u8>]) {
-        let Some(connection) = self
-            .connections
-            .get(id)
-            .filter(|connection| connection.state == State::Reserved)
-        else {
+        if self.connections.get(id).map(|it| it.state) != Some(State::Reserved) {
+            return;
+        }
+        self.seal(id);
+        let Some(transport) = self.connections.get(id).map(|it| it.transport()) else {
             return;
         };
-        let (audience, transport) = (connection.audience, connection.transport());
-        self.seal(audience, usize::MAX);
         let frames = self.queued_command_frames(Encoding { transport }, envelopes);
         let Some(connection) = self.connections.get(id) else {
             return;

@@ -165,8 +165,8 @@ impl Reactor {
                 self.close_and_drain(id, violation.code, violation.reason);
             }
             ClientAction::RateExceeded => {
-                if let Some(connection) = self.connections.get(id) {
-                    let principal_id = connection.principal.identity();
+                if let Some(principal) = self.router.principal(id) {
+                    let principal_id = principal.identity();
                     self.shared
                         .notifier
                         .push(Notification::AllowanceExceeded { principal_id });
@@ -200,7 +200,7 @@ impl Reactor {
         let open = connection.state == State::Open;
         // A client with a pending close may not send messages, but its pings are answered until it is
         // closed.
-        let may_send = connection.access == Access::Active;
+        let may_send = self.router.access(id) == Some(Access::Active);
         let length = bytes.len();
         let mut rest = bytes;
         let mut action = loop {

@@ -29,7 +29,6 @@ struct Deadline {
 /// All timeouts of one kind are equal, so each queue is sorted.
 pub(super) struct Timers {
     reservations: VecDeque<Deadline>,
-    graces: VecDeque<Deadline>,
     closes: VecDeque<Deadline>,
     step: Duration,
     next_step: Instant,
@@ -43,7 +42,6 @@ impl Timers {
         let step = (heartbeat / PARTS).max(Duration::from_millis(1));
         Self {
             reservations: VecDeque::new(),
-            graces: VecDeque::new(),
             closes: VecDeque::new(),
             step,
             next_step: now + step,
@@ -56,10 +54,6 @@ impl Timers {
         self.reservations.push_back(Deadline { at, id });
     }
 
-    pub(super) fn add_grace_deadline(&mut self, id: ConnectionId, at: Instant) {
-        self.graces.push_back(Deadline { at, id });
-    }
-
     pub(super) fn add_close_deadline(&mut self, id: ConnectionId, at: Instant) {
         self.closes.push_back(Deadline { at, id });
     }
@@ -70,7 +64,6 @@ impl Timers {
             Some(self.next_step),
             self.stop_deadline,
             self.reservations.front().map(|deadline| deadline.at),
-            self.graces.front().map(|deadline| deadline.at),
             self.closes.front().map(|deadline| deadline.at),
         ]
         .into_iter()
@@ -102,9 +95,8 @@ impl Reactor {
                 self.remove(id, EndCode::ABNORMAL);
             }
         }
-        while let Some(id) = due(&mut self.timers.graces, now) {
-            self.unsubscribe_after_grace(id);
-        }
+        let effects = self.router.expire(now);
+        self.execute(effects);
         while let Some(id) = due(&mut self.timers.closes, now) {
             if self.connections.get(id).is_some_and(|it| it.is_closing()) {
                 self.remove(id, EndCode::KEEP);
@@ -190,9 +182,8 @@ mod tests {
     fn poll_timeout_ends_at_each_deadline() {
         let now = Instant::now();
         let soon = Duration::from_millis(10);
-        let expectations: [fn(&mut Timers, Instant); 4] = [
+        let expectations: [fn(&mut Timers, Instant); 3] = [
             |timers, at| timers.add_reservation_deadline(ConnectionId::from(1), at),
-            |timers, at| timers.add_grace_deadline(ConnectionId::from(1), at),
             |timers, at| timers.add_close_deadline(ConnectionId::from(1), at),
             |timers, at| timers.stop_deadline = Some(at),
         ];

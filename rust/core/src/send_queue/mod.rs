@@ -8,7 +8,6 @@ use std::io::{self, IoSlice, Write};
 use std::rc::Rc;
 use std::time::Instant;
 
-pub mod blocks;
 pub mod memory;
 
 use crate::wire::transport::{Replies, Transport};

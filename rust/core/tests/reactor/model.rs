@@ -339,7 +339,7 @@ impl Subscriber {
             self.mark_for_close(4501);
             self.unsubscribe();
         }
-        if at_device && is_device && !self.unsubscribed {
+        if is_device && !self.unsubscribed {
             self.revoke(shard, 4501, record.outbox_ms);
         }
         if at_home && !self.unsubscribed {

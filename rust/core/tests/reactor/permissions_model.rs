@@ -36,7 +36,7 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         2 => (0..PERMISSIONS.len()).prop_map(Step::Event),
-        1 => (0..PERMISSIONS.len(), 0u8..8, any::<bool>())
+        1 => (0..PERMISSIONS.len(), 1u8..8, any::<bool>())
             .prop_map(|(permission, users, elsewhere)| Step::End { permission, users, elsewhere }),
     ];
     proptest::collection::vec(step, 1..60)

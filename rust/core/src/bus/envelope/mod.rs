@@ -6,6 +6,7 @@
 
 mod msgpack;
 
+use crate::routing::record_dedup::OutboxPosition;
 use msgpack::{Reader, put_array, put_optional_str, put_str, put_uint};
 
 /// The version that this code writes, and the only one that it reads.
@@ -78,55 +79,10 @@ pub struct ControlHeader<'a> {
     pub body: &'a [u8],
 }
 
-/// The types of control records. The numbers are on the bus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum RecordType {
-    MemberAdded = 1,
-    MemberRemoved = 2,
-    UserDeleted = 3,
-    /// The key was revoked or rotated, or its session ended.
-    KeyEnded = 4,
-    DeviceDeleted = 5,
-    /// `home` is the new home; the body has the decimal digits of the old one (0: none).
-    DeviceMoved = 6,
-    HomeDeleted = 7,
-    ProjectDisabled = 8,
-    ProjectDeleted = 9,
-    ProjectEnabled = 10,
-    /// The permission to read `home`, or `device` in it, or an entity in it. The body names the entity and
-    /// the users.
-    PermissionEnded = 11,
-    /// `home` is the home that it was bound to; the body is the entity's id.
-    EntityMoved = 12,
-    /// No event of the home is delivered until it is activated.
-    HomeDeactivated = 13,
-    HomeActivated = 14,
-    /// A member was added to a home that is deactivated.
-    MemberWaits = 15,
-}
-
-impl RecordType {
-    /// The type with this number; `None` for a type of a later version.
-    pub fn from_number(number: u64) -> Option<Self> {
-        Some(match number {
-            1 => Self::MemberAdded,
-            2 => Self::MemberRemoved,
-            3 => Self::UserDeleted,
-            4 => Self::KeyEnded,
-            5 => Self::DeviceDeleted,
-            6 => Self::DeviceMoved,
-            7 => Self::HomeDeleted,
-            8 => Self::ProjectDisabled,
-            9 => Self::ProjectDeleted,
-            10 => Self::ProjectEnabled,
-            11 => Self::PermissionEnded,
-            12 => Self::EntityMoved,
-            13 => Self::HomeDeactivated,
-            14 => Self::HomeActivated,
-            15 => Self::MemberWaits,
-            _ => return None,
-        })
+impl ControlHeader<'_> {
+    /// Position of the record in the project's outbox stream.
+    pub fn position(&self) -> OutboxPosition {
+        (self.outbox_ms, self.outbox_seq)
     }
 }
 
