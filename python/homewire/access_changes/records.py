@@ -120,7 +120,10 @@ class OutboxRecord:
         return self.record.encode()
 
     def shards(self, shards: int) -> Sequence[int]:
-        """The shards that get a copy, of `shards` shards, ascending. Raises ValueError for a malformed body."""
+        """The shards that get a copy, of `shards` shards, ascending.
+
+        Raises ValueError for a malformed body.
+        """
         record = self.record
         return record_shards(
             record.type, record.user, record.home, record.device, self.project_key, record.body,
@@ -175,20 +178,20 @@ def markdown() -> str:
         "",
         "Made by `make docs` from `rust/core/src/routing/transitions.rs`.",
         "",
-        "A control record is a change of access. The relay copies it to the shards of the ids in the second column,",
-        "and the reactor of each node applies each copy to topics of the copy's own shard",
+        "A control record is a change of access. The relay copies it to the shards of the ids in the third",
+        "column. The reactor of each node applies a copy to topics of the copy's own shard",
         "([access changes](design/access-changes.md)).",
         "",
-        "- A connection that *loses* its last topic is closed, unless it follows homes and waits for the next one.",
-        "- A connection that is *revoked* loses its topics shard by shard. It is closed when none is left, at the",
-        "  latest after 1 s.",
-        "- 4004 beside a final code: the record is older than the connection, and the access may have come back.",
+        "- *Lose*: a connection without topics is closed, unless it follows homes and waits for another one.",
+        "- *Revoked*: the connection loses its topics shard by shard. It is closed when none is left, and",
+        "  after 1 s at the latest.",
+        "- 4004 beside a final code: the record is older than the connection. The access may have come back.",
         "",
         "| number | record | copied to the shards of | what a reader does | [close codes](close-codes.md) |",
         "| --- | --- | --- | --- | --- |",
     ]
     for number, name, copies, codes, summary in control_records():
-        closes = ", ".join(map(str, codes)) or "–"
+        closes = ", ".join(map(str, codes)) or "none"
         lines.append(f"| {number} | `{name}` | {', '.join(copies)} | {summary} | {closes} |")
     return "\n".join(lines) + "\n"
 

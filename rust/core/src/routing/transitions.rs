@@ -103,7 +103,7 @@ pub enum Action {
     Join(HomeState),
     /// Connections lose topics. A connection without topics that follows no homes is closed with the code.
     Lose {
-        who: Losers,
+        losers: Losers,
         topics: LostTopics,
         code: &'static CloseCode,
         /// Whether the access may have come back already; see [`Reversal`].
@@ -227,7 +227,7 @@ pub static TABLE: [Transition; 15] = [
         identity: Identity::Ids,
         actions: &[
             Action::Lose {
-                who: Losers::Everyone,
+                losers: Losers::Everyone,
                 topics: LostTopics::Commands,
                 code: &close::PRINCIPAL_DELETED,
                 reversal: Reversal::Never,
@@ -312,7 +312,7 @@ pub static TABLE: [Transition; 15] = [
         copies: &[CopiedTo::Home],
         identity: Identity::Ids,
         actions: &[Action::Lose {
-            who: Losers::Everyone,
+            losers: Losers::Everyone,
             topics: LostTopics::Home,
             code: &close::ACCESS_ENDED,
             reversal: Reversal::Possible,
@@ -338,9 +338,9 @@ pub static TABLE: [Transition; 15] = [
     },
 ];
 
-const fn lose(who: Losers, topics: LostTopics, reversal: Reversal) -> Action {
+const fn lose(losers: Losers, topics: LostTopics, reversal: Reversal) -> Action {
     Action::Lose {
-        who,
+        losers,
         topics,
         code: &close::ACCESS_ENDED,
         reversal,

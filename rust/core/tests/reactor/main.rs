@@ -23,6 +23,7 @@ mod permissions;
 mod permissions_model;
 mod queued_commands;
 mod records;
+mod router;
 mod slow_consumers;
 mod threads;
 mod transports;

@@ -6,20 +6,17 @@
 
 use std::time::Instant;
 
-use smallvec::SmallVec;
-
 use super::{Effects, Router};
 use crate::bus::envelope::ControlHeader;
 use crate::bus::shard::shard_of;
 use crate::connection::{PrincipalId, PrincipalKind};
-use crate::routing::access::Access;
 use crate::routing::index::Slot;
-use crate::routing::record_bodies::{EndedPermission, moved_entity, names_ended_key, old_home};
+use crate::routing::record_bodies::{EndedPermission, moved_entity, old_home};
 use crate::routing::record_dedup::{Recency, RecordKey};
 use crate::routing::subscribers::Subscriber;
 use crate::routing::topic::{Topic, TopicRef};
 use crate::routing::transitions::{
-    Action, HomeState, Identity, Losers, LostTopics, Reversal, Revoked, Transition,
+    Action, Identity, Losers, LostTopics, Reversal, Revoked, Transition,
 };
 use crate::wire::close::{self, CloseCode};
 
@@ -37,9 +34,9 @@ pub enum Applied {
 
 /// A copy of a record in a shard.
 #[derive(Clone, Copy)]
-struct RecordCopy<'a> {
-    shard: u32,
-    record: &'a ControlHeader<'a>,
+pub(super) struct RecordCopy<'a> {
+    pub(super) shard: u32,
+    pub(super) record: &'a ControlHeader<'a>,
     now: Instant,
 }
 
@@ -91,15 +88,15 @@ impl Router {
                 }
             }
             Action::Lose {
-                who,
+                losers,
                 topics,
                 code,
                 reversal,
                 followers_wait,
             } => {
-                let permission = ended_permission(who, copy)?;
+                let permission = ended_permission(losers, copy)?;
                 if let Some(lost) = self.lost_topics(topics, permission.as_ref(), copy)? {
-                    for slot in self.losers(who, permission.as_ref(), lost, copy) {
+                    for slot in self.losers(losers, permission.as_ref(), lost, copy) {
                         if followers_wait && self.subscribers.at(slot).is_some_and(|it| it.follow) {
                             self.wait_for_home(slot, copy);
                         } else {
@@ -168,7 +165,7 @@ impl Router {
             .is_some_and(|newest| copy.record.position() < newest)
     }
 
-    fn is_shard_of(&self, shard: u32, id: u64) -> bool {
+    pub(super) fn is_shard_of(&self, shard: u32, id: u64) -> bool {
         id != 0 && shard_of(id, self.shards) == shard
     }
 
@@ -222,13 +219,13 @@ impl Router {
 
     fn losers(
         &mut self,
-        who: Losers,
+        losers: Losers,
         permission: Option<&EndedPermission>,
         lost: Lost<'_>,
         RecordCopy { record, .. }: RecordCopy<'_>,
     ) -> Vec<Slot> {
         let of_user = |user| self.subscribers.slots_of(user_id(record.project, user));
-        match (who, permission) {
+        match (losers, permission) {
             (Losers::Everyone, _) => self.subscribers_to(lost),
             (Losers::User, _) => of_user(record.user).to_vec(),
             (Losers::NamedUsers, Some(permission)) => permission
@@ -273,12 +270,6 @@ impl Router {
         } else {
             self.close_if_no_topics(slot, code);
         }
-    }
-
-    fn wait_for_home(&mut self, slot: Slot, RecordCopy { record, .. }: RecordCopy<'_>) {
-        let (project, home) = (record.project, record.home);
-        let waiting = TopicRef::DeactivatedHome { project, home };
-        self.change_topics(slot, |topic| topic.home() != Some(home), &[waiting]);
     }
 
     fn resubscribe(&mut self, lost: Lost<'_>) {
@@ -358,99 +349,7 @@ impl Router {
         }
     }
 
-    fn join_home(&mut self, state: HomeState, copy: RecordCopy<'_>) {
-        let record = copy.record;
-        if !self.is_shard_of(copy.shard, record.home) {
-            return;
-        }
-        for slot in self
-            .subscribers
-            .slots_of(user_id(record.project, record.user))
-        {
-            self.join(slot, state, record);
-        }
-    }
-
-    /// The user of the connection joined the home of the record. A connection that follows homes subscribes
-    /// to it.
-    fn join(&mut self, slot: Slot, state: HomeState, record: &ControlHeader<'_>) {
-        let (home, position) = (record.home, record.position());
-        let Some(subscriber) = self.subscribers.subscribed(slot) else {
-            return;
-        };
-        let id = subscriber.id;
-        let revoked_at = subscriber.access.revoked_at();
-        if revoked_at.is_some_and(|it| it <= position)
-            || names_ended_key(record, subscriber.principal.key_tag)
-        {
-            // The topic may exist already: the connection was reserved when the store had this record and
-            // the stream reader had not.
-            let had_it = self.remove_topics(slot, |topic| topic.home() == Some(home));
-            if had_it && revoked_at.is_some() {
-                self.after_batch.push(id);
-            }
-            return;
-        }
-        if !subscriber.access.may_gain(position) {
-            return;
-        }
-        // Also for connections that name their homes, for the same reason: they must lose this home if
-        // their key was revoked earlier.
-        if subscriber.access == Access::Active {
-            subscriber.joined_homes.retain(|(known, _)| *known != home);
-            subscriber.joined_homes.push((home, position));
-        }
-        if subscriber.follow {
-            self.subscribe_to_home(slot, state, record);
-        }
-    }
-
-    fn resume(&mut self, RecordCopy { shard, record, .. }: RecordCopy<'_>) {
-        let (project, home) = (record.project, record.home);
-        if !self.is_shard_of(shard, home) {
-            return;
-        }
-        for slot in self.subscribers_of(TopicRef::DeactivatedHome { project, home }) {
-            if self
-                .subscribers
-                .at(slot)
-                .is_some_and(|it| it.access.may_gain(record.position()))
-            {
-                self.subscribe_to_home(slot, HomeState::Active, record);
-            }
-        }
-    }
-
-    /// Replaces the topics of this home.
-    fn subscribe_to_home(&mut self, slot: Slot, state: HomeState, record: &ControlHeader<'_>) {
-        let (project, home) = (record.project, record.home);
-        let Some(subscriber) = self.subscribers.at_mut(slot) else {
-            return;
-        };
-        let entities = subscriber.entities.take();
-        let more: SmallVec<[TopicRef<'_>; 4]> = match (state, &entities) {
-            (HomeState::Deactivated, _) => {
-                SmallVec::from_iter([TopicRef::DeactivatedHome { project, home }])
-            }
-            (HomeState::Active, None) => SmallVec::from_iter([TopicRef::Home { project, home }]),
-            (HomeState::Active, Some(followed)) => followed
-                .0
-                .iter()
-                .map(|entity| TopicRef::Entity {
-                    project,
-                    home,
-                    entity,
-                })
-                .collect(),
-        };
-        self.change_topics(slot, |topic| topic.home() != Some(home), &more);
-        drop(more);
-        if let Some(subscriber) = self.subscribers.at_mut(slot) {
-            subscriber.entities = entities;
-        }
-    }
-
-    fn subscribers_of(&mut self, topic: TopicRef<'_>) -> Vec<Slot> {
+    pub(super) fn subscribers_of(&mut self, topic: TopicRef<'_>) -> Vec<Slot> {
         let mut audiences = Vec::new();
         self.index.find(&[topic], &mut audiences);
         audiences
@@ -494,10 +393,10 @@ impl Lost<'_> {
 }
 
 fn ended_permission(
-    who: Losers,
+    losers: Losers,
     RecordCopy { record, .. }: RecordCopy<'_>,
 ) -> Result<Option<EndedPermission>, MalformedBody> {
-    match who {
+    match losers {
         Losers::NamedUsers => EndedPermission::read(record.body)
             .map(Some)
             .ok_or(MalformedBody),
@@ -517,7 +416,7 @@ fn may_be_reversed(
     reversal == Reversal::Possible && record.outbox_ms <= subscriber.reserved_ms
 }
 
-fn user_id(project: u64, id: u64) -> PrincipalId {
+pub(super) fn user_id(project: u64, id: u64) -> PrincipalId {
     PrincipalId {
         kind: PrincipalKind::User,
         project,

@@ -4,6 +4,7 @@
 //! gets back, in their order and before the next call.
 
 mod actions;
+mod homes;
 mod revocation;
 
 use std::collections::VecDeque;
