@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from homewire._core import shard_of
 from homewire.access_changes.records import RecordType
-from homewire.access_changes.relay import Relay
+from homewire.access_changes.relay import Answered, Relay
 from homewire.bus.shards import events_key
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
@@ -56,7 +56,7 @@ class Forgetful:
         if self._relay is not None:
             await self._relay.expect(project_id)
 
-    async def announce(self, project_id: int, deadline: float = 0.0) -> None:
+    async def announce(self, project_id: int, deadline: float, entries: Answered) -> None:
         """Nothing: it is dead."""
 
 

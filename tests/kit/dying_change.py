@@ -4,8 +4,8 @@
 
 It says `at <step>` before that step and waits there for a line; once the change is answered it says `done`.
 The steps, in their order: `expect` (the outbox is noted as one to look into), `record` (the change and its
-outbox entry), `announce` (the outbox is read), `copy` (what was read goes to the shards), `delete` (it goes
-from the outbox).
+outbox entry), `announce` (the relay gets the entries), `copy` (they go to the shards), `delete` (they go from
+the outbox).
 """
 
 from __future__ import annotations
@@ -13,18 +13,16 @@ from __future__ import annotations
 import asyncio
 import math
 import sys
-from typing import Any
+from collections.abc import Sequence
 
 import orjson
 from redis.asyncio import Redis
 
-from homewire.access_changes.relay import Relay
+from homewire.access_changes.relay import Answered, OutboxEntry, Relay
 from homewire.redis.connect import connect
 from homewire.repositories import Store
 
 SHARDS = 64
-AFTER = {"XRANGE": "copy"}
-BEFORE = {"XDEL": "delete"}
 
 
 class Gate:
@@ -51,15 +49,17 @@ class GatedRelay(Relay):
         await super().expect(project_id)
         await self._gate.pass_by("record")
 
-    async def announce(self, project_id: int, deadline: float = math.inf) -> None:
+    async def announce(self, project_id: int, deadline: float = math.inf, entries: Answered = None) -> None:
         await self._gate.pass_by("announce")
-        await super().announce(project_id, deadline)
+        await super().announce(project_id, deadline, entries)
 
-    async def _send(self, *command: str | int | bytes) -> Any:
-        await self._gate.pass_by(BEFORE.get(str(command[0]), ""))
-        answer = await super()._send(*command)
-        await self._gate.pass_by(AFTER.get(str(command[0]), ""))
-        return answer
+    async def _copy(self, project_id: int, entries: Sequence[OutboxEntry]) -> None:
+        await self._gate.pass_by("copy")
+        await super()._copy(project_id, entries)
+
+    async def _delete_copied(self, project_id: int) -> None:
+        await self._gate.pass_by("delete")
+        await super()._delete_copied(project_id)
 
 
 async def main(url: str, step: str, what: str, arguments: str) -> None:

@@ -7,7 +7,8 @@ second step, and the process may die in between. Hence three steps around every 
 1. `expect` notes that the outbox of the project may soon have entries.
 2. The script writes the change and its outbox entries, or neither.
 3. `announce` copies every entry, oldest first, to its shards or to a queue of messages. The change is
-   answered when all copies are confirmed; then the entries are deleted.
+   answered when all copies are confirmed; then the entries are deleted. The script answers the entries, so
+   that a change takes two round trips. Where there are too many, they are read from the outbox.
 
 `run`, on every node, does step 3 for entries that a dead process left. Several relays may copy one outbox at
 once. They keep the order and lose no entry: a relay copies a page to each shard in one script, and reads the
@@ -74,6 +75,8 @@ pages of 100. A later relay copies entries again that were copied and not delete
 record, but deliver an event twice."""
 
 OutboxEntry = tuple[bytes, dict[bytes, bytes]]
+Answered = list[Any] | None
+"""The entries of an outbox as a script answers them; None: it answers none."""
 
 _log = structlog.get_logger(__name__)
 
@@ -126,14 +129,15 @@ class Relay:
             with translate_redis_errors():
                 await self._expecting.ask(project_id, None)
 
-    async def announce(self, project_id: int, deadline: float = math.inf) -> None:
+    async def announce(self, project_id: int, deadline: float = math.inf, entries: Answered = None) -> None:
         """Copy the entries of the project's outbox. They are deleted in the next round trip.
 
+        `entries` are all entries after the change, as its script answered them; None: they are read.
         Raises NotConfirmed if Redis did not confirm all copies by `deadline` (loop time). The entries stay,
         and `run` copies them.
         """
         try:
-            await self._draining.ask(project_id, None, deadline)
+            await self._draining.ask(project_id, entries, deadline)
         except (RedisError, OSError) as error:
             # A different Redis may answer by now, which does not know the noted projects.
             self._expected_until.pop(project_id, None)
@@ -208,23 +212,38 @@ class Relay:
         self._expected_until[project_id] = began + EXPECT_TTL_S
         return requests
 
-    async def _drain(self, project_id: int, requests: Sequence[None]) -> list[int]:
+    async def _drain(self, project_id: int, requests: Sequence[Answered]) -> list[int]:
         """Copy the entries of an outbox to their shards.
 
-        Returns the number of entries for the first request, and 0 for the others. It stops behind a page that
-        is not full, so that a busy outbox does not delay the requests that wait: they copy the rest.
+        Returns the number of entries for the first request, and 0 for the others.
         """
+        answered = _all_answered(requests)
+        if answered is None:
+            relayed = await self._read_and_copy(project_id)
+        else:
+            copied = self._copied.get(project_id, [])
+            entries = [entry for entry in answered if entry[0] not in copied]
+            relayed = await self._copy_noted(project_id, entries)
+        return [relayed, *[0] * (len(requests) - 1)]
+
+    async def _read_and_copy(self, project_id: int) -> int:
+        """Stops behind a page that is not full, so that a busy outbox does not delay the requests that wait:
+        they copy the rest."""
         relayed = 0
         while True:
             if is_cancelling():
                 raise asyncio.CancelledError
             entries = await self._entries(project_id)
-            if entries:
-                await self._copy(project_id, entries)
-                self._copied[project_id] = [entry_id for entry_id, _ in entries]
-            relayed += len(entries)
+            relayed += await self._copy_noted(project_id, entries)
             if len(entries) < ENTRIES:
-                return [relayed, *[0] * (len(requests) - 1)]
+                return relayed
+
+    async def _copy_noted(self, project_id: int, entries: Sequence[OutboxEntry]) -> int:
+        """Copy entries and note them for their deletion. Returns their number."""
+        if entries:
+            await self._copy(project_id, entries)
+            self._copied.setdefault(project_id, []).extend([entry_id for entry_id, _ in entries])
+        return len(entries)
 
     async def _entries(self, project_id: int) -> list[OutboxEntry]:
         """The oldest entries of an outbox that were not copied.
@@ -310,3 +329,23 @@ class Relay:
         self.stats.failures += 1
         if self._seldom.may("relay.failed"):
             _log.warning("relay.failed", error=str(error) or type(error).__name__, **about)
+
+
+def _all_answered(requests: Sequence[Answered]) -> list[OutboxEntry] | None:
+    """The entries that any of the scripts answered, oldest first; None if one of them answered none.
+
+    An entry of one answer that a later answer lacks was copied and deleted in between. COPY ignores it.
+    """
+    found: dict[bytes, OutboxEntry] = {}
+    for entries in requests:
+        if entries is None:
+            return None
+        for entry_id, fields in entries:
+            if entry_id not in found:
+                found[entry_id] = entry_id, dict(zip(fields[::2], fields[1::2], strict=True))
+    return [found[entry_id] for entry_id in sorted(found, key=_position)]
+
+
+def _position(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)

@@ -53,7 +53,11 @@ async def get_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
 async def delete_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
     """End a session: its key is invalid, and its connections are closed."""
     session = await _session_in_path(api, call)
-    return await _shown(api, await api.store.sessions.end(session.project_id, session.id))
+    await api.store.sessions.end(session.project_id, session.id)
+    ended = await api.store.sessions.get(session.project_id, session.id)
+    if ended is None:
+        raise NotFound
+    return await _shown(api, ended)
 
 
 async def _visible(api: Api, caller: Principal) -> AsyncIterator[list[Session]]:

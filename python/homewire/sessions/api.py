@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from homewire.auth.authenticator import Credential
 from homewire.errors import NotFound
 from homewire.rest import models
 from homewire.rest.context import Api
@@ -38,7 +39,11 @@ async def get_user_session(api: Api, call: Call[NoQuery, None]) -> models.UserSe
 
 async def terminate_user_session(api: Api, call: Call[NoQuery, None]) -> None:
     """End the session of the key, with all its connections."""
-    await api.store.sessions.end(call.project_id, call.principal.session_id)
+    reference = Credential.of(call.request).reference
+    # The key was authenticated, so it has one.
+    key_hash = reference.hash if reference else ""
+    caller = call.principal
+    await api.store.sessions.end_of_key(caller.project_id, caller.id, caller.session_id, key_hash)
 
 
 async def end_user_sessions(api: Api, call: Call[SessionsQuery, None]) -> None:

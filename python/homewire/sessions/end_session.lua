@@ -43,8 +43,14 @@ for i = 1, (#ARGV - 7) / 2 do
 end
 end_one(0)
 redis.call('PEXPIREAT', ended_sessions, record_expires)
-if device ~= '0' then return announce('key_ended', {device = device, key_hash = session_hash}) end
+-- Whether there are too many ended sessions now.
+local function ended_with(about)
+  local answer = announce('key_ended', about)
+  answer[2] = tostring(redis.call('ZCARD', ended_sessions))
+  return answer
+end
+if device ~= '0' then return ended_with({device = device, key_hash = session_hash}) end
 redis.call('ZREMRANGEBYSCORE', ended_keys, '-inf', closed - ENDED_KEY_TTL_MS)
 redis.call('ZREMRANGEBYRANK', ended_keys, 0, -1 - MAX_ENDED_KEYS)
 redis.call('PEXPIRE', ended_keys, ENDED_KEY_TTL_MS)
-return announce('key_ended', {user = user, key_hash = session_hash, listed = listed_homes})
+return ended_with({user = user, key_hash = session_hash, listed = listed_homes})

@@ -70,10 +70,12 @@ class EndedSessions:
         self._database = database
         self._limit = limit
 
-    async def delete_oldest(self, slot: ProjectSlot, index: str) -> None:
-        """Delete the oldest records beyond the limit. An unreachable Redis is no error for the request that
-        opened or ended a session: the next one deletes them."""
-        if self._limit:
+    async def delete_oldest(self, slot: ProjectSlot, index: str, count: int | None = None) -> None:
+        """Delete the oldest records beyond the limit; `count` is how many there are, if that is known.
+
+        An unreachable Redis is no error for the request that opened or ended a session: the next one deletes
+        them."""
+        if self._limit and (count is None or count > self._limit):
             with suppress(Unavailable):
                 await self._unlist(slot, index, self._limit)
 
@@ -99,9 +101,12 @@ class EndedSessions:
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """The user or device of a session: Redis keys of its record and sessions, and the script that opens
-    one."""
+    """The user or device of a session (the other id is 0): Redis keys of its record and sessions, and the
+    script that opens one."""
 
+    slot: ProjectSlot
+    user_id: int
+    device_id: int
     record: str
     sessions: str
     ended: str
@@ -218,29 +223,27 @@ class Sessions:
             }
             start = last
 
-    async def end(self, project_id: int, session_id: str, *, despite_leases: bool = False) -> Session:
+    async def end(self, project_id: int, session_id: str, *, despite_leases: bool = False) -> None:
         """End a live session and those that are derived from it: their keys are invalid when this returns.
 
-        Returns the ended session. Raises UnknownRecord, and Conflict (SESSION_IN_USE) while a request leases
-        one of them, unless they are to end `despite_leases`.
+        Raises UnknownRecord, and Conflict (SESSION_IN_USE) while a request leases one of them, unless they
+        are to end `despite_leases`.
         """
         session = await self.get(project_id, session_id)
         if session is None:
             raise UnknownRecord("session", session_id)
         for _ in range(ATTEMPTS):
-            answer = await self._end(
-                session, await self._derived_from(session), despite_leases=despite_leases
-            )
-            if answer[0] != "moved":
-                require_ok(answer, project=project_id, session=session_id)
-                break
-        else:
-            raise retries_exhausted("session")
-        ended = await self.get(project_id, session_id)
-        if ended is None:
-            raise UnknownRecord("session", session_id)
-        await self._ended.delete_oldest(ProjectSlot(project_id), _holder(session).ended)
-        return ended
+            ending = [(session_id, session.key_hash), *await self._derived_from(session)]
+            holder = _holder(session)
+            if await self._is_ended(holder, ending, despite_leases=despite_leases):
+                return
+        raise retries_exhausted("session")
+
+    async def end_of_key(self, project_id: int, user_id: int, session_id: str, key_hash: str) -> None:
+        """`end` for the session of a user's key: without a read, unless others are derived from it."""
+        holder = _user(ProjectSlot(project_id), user_id)
+        if not await self._is_ended(holder, [(session_id, key_hash)], despite_leases=False):
+            await self.end(project_id, session_id)
 
     async def end_all(self, project_id: int, user_id: int, except_id: str = "") -> None:
         """End all present sessions of a user, leased or not, except `except_id`.
@@ -350,30 +353,34 @@ class Sessions:
         keys = await self._database.read_together(*(("HGET", slot.session(each), "key") for each in ids))
         return [(each, (key or b"").decode()) for each, key in zip(ids, keys, strict=True)]
 
-    async def _end(
-        self, session: Session, derived: Sequence[tuple[str, str]], *, despite_leases: bool
-    ) -> list[str]:
-        slot, now = ProjectSlot(session.project_id), self._database.now_ms()
-        user_id, device_id = session.user_id, session.device_id
-        index = slot.device_sessions(device_id) if device_id else slot.user_sessions(user_id)
-        ending = [(session.id, session.key_hash), *derived]
+    async def _is_ended(
+        self, holder: _Holder, ending: Sequence[tuple[str, str]], *, despite_leases: bool
+    ) -> bool:
+        """End a session and all that are derived from it, by ids and key hashes; False: there are others."""
+        slot, now = holder.slot, self._database.now_ms()
+        user_id, device_id = holder.user_id, holder.device_id
         names = [
             name
             for each, key in ending
             for name in (slot.session(each), slot.key(key or "none"), slot.session_leases(each))
         ]
-        return await self._database.change(
+        answer = await self._database.change(
             END_SESSION,
             slot,
             [
-                index, slot.user_homes(user_id), slot.user_ended_keys(user_id), slot.sessions,
-                slot.user_derived(user_id), *names, _holder(session).ended,
+                holder.sessions, slot.user_homes(user_id), slot.user_ended_keys(user_id), slot.sessions,
+                slot.user_derived(user_id), *names, holder.ended,
             ],
             [
                 now, now + ENDED_SESSION_TTL_MS, user_id, device_id, int(despite_leases),
                 *(page for each in ending for page in each),
             ],
         )  # fmt: skip
+        if answer[0] == "moved":
+            return False
+        require_ok(answer, project=slot.project_id, session=ending[0][0])
+        await self._ended.delete_oldest(slot, holder.ended, int(answer[1]))
+        return True
 
     async def _remove(self, slot: ProjectSlot, index: str, session_id: str, user_id: int = 0) -> None:
         if not await self._end_if_live(slot.project_id, session_id):
@@ -422,12 +429,18 @@ class Sessions:
 
 
 def _holder(session: Session) -> _Holder:
-    slot, user, device = ProjectSlot(session.project_id), session.user_id, session.device_id
-    if user:
-        ended = slot.user_ended_sessions(user)
-        return _Holder(slot.user(user), slot.user_sessions(user), ended, OPEN_SESSION, MAX_SESSIONS)
+    slot, device = ProjectSlot(session.project_id), session.device_id
+    if session.user_id:
+        return _user(slot, session.user_id)
     sessions, ended = slot.device_sessions(device), slot.device_ended_sessions(device)
-    return _Holder(slot.device(device), sessions, ended, OPEN_NODE_SESSION, MAX_NODE_SESSIONS)
+    return _Holder(
+        slot, 0, device, slot.device(device), sessions, ended, OPEN_NODE_SESSION, MAX_NODE_SESSIONS
+    )
+
+
+def _user(slot: ProjectSlot, user_id: int) -> _Holder:
+    sessions, ended = slot.user_sessions(user_id), slot.user_ended_sessions(user_id)
+    return _Holder(slot, user_id, 0, slot.user(user_id), sessions, ended, OPEN_SESSION, MAX_SESSIONS)
 
 
 def _is_id(session_id: str) -> bool:

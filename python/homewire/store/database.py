@@ -38,8 +38,11 @@ class OutboxRelay(Protocol):
     async def expect(self, project_id: int) -> None:
         """Make sure that a relay checks the project's outbox soon. Raises Unavailable."""
 
-    async def announce(self, project_id: int, deadline: float) -> None:
-        """Copy the outbox to the shards by `deadline` (loop time). Raises NotConfirmed."""
+    async def announce(self, project_id: int, deadline: float, entries: list[Any] | None) -> None:
+        """Copy the outbox to the shards by `deadline` (loop time). Raises NotConfirmed.
+
+        `entries` are all that it had after the change, as Redis answers them; None: it has to be read.
+        """
 
 
 class Database:
@@ -147,7 +150,9 @@ class Database:
             # Both have time limits of their own: another timeout around them would cost as much as either.
             answer = await self._run(script, names, arguments)
             if script.uses_outbox:
-                await self._relay.announce(slot.project_id, deadline)
+                answer, entries = answer
+                if entries != []:
+                    await self._relay.announce(slot.project_id, deadline, entries)
         outcome = [part.decode() for part in answer]
         if outcome[0] == "behind":
             raise Unavailable

@@ -17,7 +17,8 @@ declares what else it uses, and a test compares the declarations with the text:
 A change answers a list of strings. The first says what happened: `ok`, or why nothing was changed:
 `unknown` <noun>, `taken` <what>, `full` <session id>, `exceeded` <what>, `last_owner`, `owners_only`,
 `behind` (the outbox is full), `moved` (a record is not as the caller read it: read it again), or
-`quota` <setting>. `homewire.store.database.require_ok` turns refusals into errors.
+`quota` <setting>. `homewire.store.database.require_ok` turns refusals into errors. A change with an outbox
+answers that list and the entries of the outbox (`answer.lua`).
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ LIMIT: Final = 1000
 OUTBOX_LIMIT: Final = 10_000
 """Records that wait to be relayed. With more of them the shards have been unreachable for long, and changes
 are refused that other nodes would not learn of."""
+MAX_ANSWERED: Final = 8
+"""Entries of the outbox in the answer of a change. Most changes write one entry to an empty outbox; of many
+concurrent changes each would answer the entries of all others."""
 MAX_ENDED_KEYS: Final = 300
 """Ended keys that a user's record lists: more than a user has live sessions."""
 
@@ -109,6 +113,7 @@ _OUTBOX: Final = lua(
     OUTBOX_LIMIT=OUTBOX_LIMIT,
     MAX_ENDED_KEYS=MAX_ENDED_KEYS,
 )
+_ANSWER: Final = lua(__package__, "answer", MAX_ANSWERED=MAX_ANSWERED)
 _ACCOUNTING: Final = lua(__package__, "accounting", COST=COSTS, MAX_RELEASED=MAX_RELEASED)
 _TOMBSTONE: Final = lua(__package__, "tombstone")
 
@@ -136,13 +141,17 @@ def changing(
 
     It calls `charge` before it writes anything, and `release` for what it deletes.
     """
-    prelude = (
+    uses_outbox = sends or bool(announces)
+    change = (
         _CHANGE
         + (_ACCOUNTING if charges else "")
-        + (_OUTBOX if announces or sends else "")
+        + (_OUTBOX if uses_outbox else "")
         + (_TOMBSTONE if tombstones else "")
+        + body
     )
-    text = f"#!lua{flags}\n{prelude}{body}"
+    if uses_outbox:
+        change = f"local function change()\n{change}\nend\n{_ANSWER}"
+    text = f"#!lua{flags}\n{change}"
     return Script(text, body, frozenset(announces), sends, charges, tombstones)
 
 

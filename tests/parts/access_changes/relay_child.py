@@ -25,7 +25,9 @@ async def stop(where: str) -> None:
 
 
 class StopsBeforeTheAnnouncement(relay.Relay):
-    async def announce(self, project_id: int, deadline: float = math.inf) -> None:
+    async def announce(
+        self, project_id: int, deadline: float = math.inf, entries: relay.Answered = None
+    ) -> None:
         await stop("recorded")
 
 

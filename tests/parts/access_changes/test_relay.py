@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from structlog.testing import CapturingLogger
 
 from homewire.access_changes import relay as relay_module
-from homewire.access_changes.relay import Relay
+from homewire.access_changes.relay import Answered, Relay
 from homewire.bus.shards import PENDING, events_key
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.projects.models import AccountSystem
@@ -229,9 +229,11 @@ async def test_redis_dies_between_record_and_announcement(
     server: BusServer, redis: Redis, subject: RelayedProject
 ) -> None:
     class Unlucky(Relay):
-        async def announce(self, project_id: int, deadline: float = math.inf) -> None:
+        async def announce(
+            self, project_id: int, deadline: float = math.inf, entries: Answered = None
+        ) -> None:
             server.kill()
-            await super().announce(project_id, deadline)
+            await super().announce(project_id, deadline, entries)
 
     guest = await subject.guest()
     with pytest.raises(NotConfirmed):
@@ -267,9 +269,11 @@ async def test_hung_redis_is_not_waited_for_longer_than_promised(
     """503 within 5 s of waiting, wherever in the change Redis stops."""
 
     class Hanging(Relay):
-        async def announce(self, project_id: int, deadline: float = math.inf) -> None:
+        async def announce(
+            self, project_id: int, deadline: float = math.inf, entries: Answered = None
+        ) -> None:
             server.hang()
-            await super().announce(project_id, deadline)
+            await super().announce(project_id, deadline, entries)
 
     async def is_refused(relay: Relay, user: int, error: type[Unavailable]) -> None:
         async with loop_time() as waited:

@@ -262,9 +262,9 @@ async def test_of_sessions_that_are_over_the_newest_are_kept(redis_client: Any) 
     opened = [(await store.sessions.open(project.id, ada.id, "app", ClientInfo()))[0].id for _ in range(7)]
     nodes = [(await store.sessions.open_node(project.id, device.id, ClientInfo()))[0].id for _ in range(5)]
     for session in (*opened[:6], *nodes):
-        ended = await store.sessions.end(project.id, session)
+        await store.sessions.end(project.id, session)
         # The one that ended last is among them.
-        assert await store.sessions.get(project.id, session) == ended
+        assert await store.sessions.get(project.id, session) is not None
     found = [await store.sessions.get(project.id, session) is not None for session in (*opened, *nodes)]
     assert found == [False, False, False, True, True, True, True, False, False, True, True, True]
     assert await records_of_sessions(redis_client, project.id) == 7

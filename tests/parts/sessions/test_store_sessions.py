@@ -182,7 +182,9 @@ async def test_device_has_sessions_of_its_own(store: Store, project: Project) ->
     assert principal is not None
     assert (principal.kind.value, principal.id, principal.name) == ("device", device.id, "lamp")
     assert principal.session_id == session.id
-    ended = await store.sessions.end(project.id, session.id)
+    await store.sessions.end(project.id, session.id)
+    ended = await store.sessions.get(project.id, session.id)
+    assert ended is not None
     assert ended.closed_ms
     assert await store.principals.lookup(token) is None
     assert await store.sessions.of_device(project.id, device.id) == []
