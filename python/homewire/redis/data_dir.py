@@ -1,16 +1,16 @@
 """The data directory of the embedded server: its lock, and repair of a truncated append-only file.
 
-Two servers on one directory silently steal each other's socket and write the same append-only file,
-so a `flock` on `<data_dir>/lock` is held by homewire *and* by the server (which inherits the file
-descriptor): the lock lives exactly as long as the last of the two.
+Two servers on one directory would use the same socket and write the same append-only file. Therefore
+homewire holds a `flock` on `<data_dir>/lock`. The server inherits the file descriptor, so the lock is held
+until both processes have ended.
 
-A file system that lost power may leave zeros or old sectors behind what was written last. The server refuses
-such a file, and its tool for it (`valkey-check-aof --fix`) is not in the package. What was fsynced stands in
-front of the damage, so the file is cut behind its last whole command.
+A power failure may leave zeros or old sectors at the end of a file. The server refuses such a file, and its
+repair tool (`valkey-check-aof --fix`) is not in the package. All fsynced bytes precede the damage, so the
+file is cut behind its last whole command.
 
 The layout is that of Redis 7 (multi part AOF): `appendonlydir/<name>.manifest` names one base file and the
-incremental files behind it, `file <name> seq <n> type <b|i|h>` a line. Only the last incremental file was
-being written, so only its end is repaired.
+incremental files behind it, one line each: `file <name> seq <n> type <b|i|h>`. The server writes only to the
+last incremental file, so only its end is repaired.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ _PROBE_PAUSE_S: Final = 0.02
 
 
 class DataDirectory:
-    """A locked data directory. `close()` gives the lock up, as far as this process is concerned."""
+    """A locked data directory. `close()` releases the lock of this process."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self.lock = lock
         self.socket = _socket_path(path)
-        # The bytes of the path: the locale's encoding need not have its letters.
+        # The bytes of the path: the encoding of the locale may lack its characters.
         _write_whole(path / _SOCKET_NOTE, os.fsencode(self.socket))
 
     @classmethod
     def take(cls, path: Path) -> DataDirectory:
-        """Create the directory if need be (0700) and lock it.
+        """Create the directory (0700) unless it exists, and lock it.
 
-        Raises DirectoryInUse if somebody has it, ConfigurationError if it cannot be used.
+        Raises DataDirInUse if another process has locked it, ConfigurationError if it cannot be used.
         """
         path = path.absolute()
         _prepare(path)
@@ -69,7 +69,7 @@ class DataDirectory:
             raise
 
     def close(self) -> None:
-        """Give the lock up. Once only; the server must be gone."""
+        """Release the lock, once, after the server has ended."""
         os.close(self.lock)
 
 
@@ -87,7 +87,7 @@ def running_url(path: Path) -> str | None:
 
 
 def holder(path: Path) -> int | None:
-    """The id of the homewire process that runs on a data directory, None if none does or it has just begun.
+    """The id of the homewire process that runs on a data directory; None without one, or while it starts.
 
     Raises ConfigurationError if that cannot be known.
     """
@@ -96,7 +96,7 @@ def holder(path: Path) -> int | None:
 
 
 def _held(path: Path) -> bytes | None:
-    """What the holder of the lock wrote into it, None if it is free."""
+    """The content of the lock file; None if the lock is free."""
     try:
         lock = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -113,7 +113,7 @@ def _held(path: Path) -> bytes | None:
 
 
 def noted_socket(path: Path) -> Path:
-    """Where the server of a held data directory listens, or will in a moment."""
+    """The socket of the server on a locked data directory. The server may still be starting."""
     try:
         return _noted(path)
     except FileNotFoundError:
@@ -130,7 +130,7 @@ def _prepare(path: Path) -> None:
         mode = stat.S_IMODE(path.stat().st_mode)
         if not mode & 0o077:
             return
-        # Only what is ours is made private: "--data-dir /tmp" must not change /tmp.
+        # Only homewire's own directory is made private: "--data-dir /tmp" must not change /tmp.
         if any(path.iterdir()) and not (path / _LOCK).exists():
             raise ConfigurationError(
                 f"the data directory {path} is not empty, not homewire's and open to others; name another one"
@@ -145,7 +145,7 @@ def _unusable(path: Path, error: OSError) -> ConfigurationError:
 
 
 def _lock_exclusively(lock: int, path: Path) -> None:
-    # `_held` of another process holds the lock for some microseconds; only a lock that stays is one.
+    # `_held` of another process takes the lock for some microseconds, so the lock is tried several times.
     for attempt in range(_PROBE_RETRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -168,7 +168,7 @@ def _socket_path(path: Path) -> Path:
 
 
 def _earlier_refuge(path: Path) -> Path | None:
-    """The private directory of an earlier run that was killed: used again, so that none is left behind."""
+    """The socket in the private directory of a killed run. It is used again, so that no directory remains."""
     try:
         socket = _noted(path)
         found = socket.parent.lstat()
@@ -202,15 +202,14 @@ def _write_whole(path: Path, data: bytes) -> None:
 DIRECTORY: Final = "appendonlydir"
 MANIFEST: Final = "appendonly.aof.manifest"
 LONGEST_TAIL: Final = 4 * 1024 * 1024
-"""Bytes behind the last whole command that are cut without asking. A torn write is a few pages; damage in
-front of more than this is not what a power loss leaves."""
+"""Maximum bytes that are cut. A torn write is a few pages: a power failure does not damage more."""
 _LONGEST_NUMBER: Final = 20
 _END: Final = b"\r\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """What was cut from the end of a file."""
+    """The bytes that were cut from the end of a file."""
 
     file: Path
     at: int
@@ -218,14 +217,14 @@ class Cut:
     size: int
     """Bytes that were cut."""
     kept: Path
-    """Where they are now."""
+    """The file that has them now."""
 
 
 def cut_damaged_tail(data_dir: Path) -> Cut | None:
-    """Cut the last incremental file behind its last whole command, and keep what was cut beside it.
+    """Cut the last incremental file behind its last whole command, and keep the cut bytes in another file.
 
-    None when the file is whole: the server refused to start for another reason. Raises ConfigurationError
-    when the damage is not at the end, and when the files cannot be read or written.
+    None if the file is not damaged. Raises ConfigurationError if the damage is not at the end, and if the
+    files cannot be read or written.
     """
     try:
         file = _last_file(data_dir / DIRECTORY)
@@ -239,7 +238,7 @@ def cut_damaged_tail(data_dir: Path) -> Cut | None:
 
 
 def _last_file(directory: Path) -> Path | None:
-    """The incremental file that was written last, as the manifest says."""
+    """The last incremental file of the manifest."""
     last: tuple[int, str] | None = None
     for line in (directory / MANIFEST).read_bytes().decode("ascii", "replace").splitlines():
         words = line.split(" ")
@@ -292,7 +291,7 @@ def _whole_bytes(data: mmap.mmap) -> int:
 
 
 def _command(data: mmap.mmap, at: int) -> tuple[int, bytes] | None:
-    """Where the command at `at` ends, and its name in upper case; None if no whole command stands there."""
+    """The end of the command at `at`, and its name in upper case; None if there is no whole command."""
     if data[at : at + 1] == b"#":
         # An annotation, such as a time stamp.
         end = data.find(_END, at)
@@ -316,7 +315,7 @@ def _command(data: mmap.mmap, at: int) -> tuple[int, bytes] | None:
 
 
 def _number(data: mmap.mmap, at: int, kind: bytes) -> tuple[int, int] | None:
-    """A line of one kind and a number: where it ends, and the number."""
+    """The end of a line of one kind with a number, and the number."""
     end = data.find(_END, at, at + _LONGEST_NUMBER)
     digits = data[at + 1 : end]
     if end < 0 or data[at : at + 1] != kind or not digits.isdigit():

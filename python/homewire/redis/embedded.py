@@ -1,9 +1,7 @@
 """The embedded server: a private Valkey or Redis on a unix socket, for one data directory.
 
-It is started here rather than by its package, because one directory takes one server
-(`directory.py`) and a killed parent must not leave an orphan (`exec_child.py`).
-
-Which server program to start.
+homewire starts it, and not the package of the program: a directory has one server (`data_dir.py`), and the
+server ends with a killed parent (`exec_child.py`). `find_binary` chooses the program.
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ class EmbeddedServer:
     `memory_bytes`; 0: half of the memory. Must be started from the main thread: Linux ends the server
     together with the thread that started it.
 
-    Raises DirectoryInUse or another ConfigurationError on entering.
+    Raises DataDirInUse or another ConfigurationError on entering.
     """
 
     def __init__(
@@ -72,7 +70,7 @@ class EmbeddedServer:
         self._binary = Path()
         self._directory: DataDirectory | None = None
         self._cluster_port: socket.socket | None = None
-        """Keeps the port of the cluster bus for the server, which listens there beside it."""
+        """Reserves the port of the cluster bus: the server listens on the same port."""
         self._process: asyncio.subprocess.Process | None = None
         self._launching: asyncio.Task[None] | None = None
         self._closing = False
@@ -95,7 +93,7 @@ class EmbeddedServer:
     ) -> AsyncIterator[str]:
         """The URL of the server on `data_dir`: the running one, or one started for this block."""
         server = cls(data_dir, durability, cluster, binary, memory_bytes)
-        # First of all, for to fail at `start` takes a fifth of a second.
+        # Before `start`, which takes a fifth of a second to fail.
         url = await _url_of_other(data_dir)
         if url is None:
             try:
@@ -114,7 +112,7 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """`unix://…`; the same for as long as the directory is held, across restarts of the server."""
+        """`unix://…`; the same across restarts of the server, while the directory is locked."""
         return socket_url(self._held.socket)
 
     @property
@@ -149,7 +147,7 @@ class EmbeddedServer:
             raise
 
     async def close(self) -> None:
-        """Stop the server (SIGTERM, after `STOP_S` SIGKILL) and give the directory up. Idempotent."""
+        """Stop the server (SIGTERM, after `STOP_S` SIGKILL) and unlock the directory. Idempotent."""
         self._closing = True
         if self._launching is not None and not self._launching.done():
             await asyncio.wait([self._launching])
@@ -163,14 +161,14 @@ class EmbeddedServer:
             directory.close()
 
     async def wait(self) -> int:
-        """Wait until the server ends, for whatever reason; its exit status (negative: the signal)."""
+        """Wait until the server ends. Returns its exit status (negative: the signal)."""
         return await self._running.wait()
 
     async def supervise(self) -> None:
-        """Start the server again whenever it ends unasked. Returns after `close`; cancel it freely.
+        """Start the server again when it ends without `close`. Returns after `close`; may be cancelled.
 
-        The directory stays locked and the URL the same. It never gives up: sockets stay open and
-        requests are answered 503 meanwhile, and every failed attempt is in the log.
+        The directory stays locked and the URL the same. Attempts never stop: meanwhile sockets stay open and
+        requests are answered 503, and each failed attempt is logged.
         """
         while True:
             status = await self.wait()
@@ -202,7 +200,7 @@ class EmbeddedServer:
             await self._launch_once()
 
     async def _launch_once(self) -> None:
-        # Shielded: a start that is cancelled half-way would leave a child that nobody knows.
+        # Shielded: a cancelled start would leave a child process without an owner.
         self._launching = asyncio.create_task(self._spawn())
         await asyncio.shield(self._launching)
         try:
@@ -212,7 +210,7 @@ class EmbeddedServer:
             raise
 
     async def _repair(self) -> bool:
-        """Cut what a power loss left behind the append-only file; whether there was anything to cut."""
+        """Cut the damaged end of the append-only file. Whether there was one."""
         cut = await asyncio.to_thread(cut_damaged_tail, self._held.path)
         if cut is None:
             return False
@@ -241,11 +239,11 @@ class EmbeddedServer:
             "unixsocket": str(directory.socket), "unixsocketperm": "700",
             "daemonize": "no", "logfile": "",
             "save": "", "appendonly": "yes", "appendfsync": self._durability,
-            # Evicting would be silent loss; at the limit a write is refused, which is answered 503.
+            # Eviction would lose data silently. At the limit a write is refused and answered 503.
             "maxmemory-policy": NOEVICTION, "maxmemory": str(embedded_bytes(self._memory_bytes)),
         }  # fmt: skip
         if self._cluster:
-            # The cluster bus wants a TCP port even where clients have none; by default all take 10000.
+            # The cluster bus needs a TCP port, also without one for clients. The default is 10000 for each.
             self._cluster_port = self._cluster_port or _reserved_port()
             port = self._cluster_port.getsockname()[1]
             options |= {"cluster-enabled": "yes", "bind": "127.0.0.1", "cluster-port": str(port)}
@@ -259,7 +257,7 @@ class EmbeddedServer:
             deadline = loop.time() + START_S
             pause = _POLL_S
             while not await self._answers():
-                # The socket appears at some moment and nothing announces it; but an early end is awaited.
+                # Nothing announces the socket, so it is polled. An early end of the process is awaited.
                 await asyncio.wait([ended], timeout=pause)
                 if ended.done():
                     raise self._failure(f"ended with status {ended.result()}")
@@ -303,7 +301,7 @@ class EmbeddedServer:
 
 
 async def _ask(path: Path, command: str) -> str:
-    """One inline command on a connection of its own; the first piece of the answer."""
+    """The first part of the reply to an inline command, on a new connection."""
     async with asyncio.timeout(2):
         reader, writer = await asyncio.open_unix_connection(path)
         try:
@@ -314,7 +312,7 @@ async def _ask(path: Path, command: str) -> str:
 
 
 async def _url_of_other(data_dir: Path) -> str | None:
-    """Of the server of another process, once it answers, for it may be starting; None if none runs."""
+    """The URL of the server of another process, when it answers; None without one. It may be starting."""
     async with asyncio.timeout(START_S):
         while (url := running_url(data_dir)) is not None:
             with suppress(OSError):
@@ -340,7 +338,7 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
 
 
 def _reserved_port() -> socket.socket:
-    """Bound to a port that nobody else is given meanwhile. Who sets SO_REUSEADDR can listen there."""
+    """A socket bound to a free port. A server that sets SO_REUSEADDR can listen on the port."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", 0))
@@ -354,9 +352,9 @@ _VERSION: Final = re.compile(r"\bv=(\d++)\.(\d++)")
 
 
 def find_binary(explicit: Path | None = None) -> Path:
-    """The server program: the one asked for, else the bundled one, else a new enough one on the PATH.
+    """The server program: `explicit`, else the bundled one, else one on the PATH that is new enough.
 
-    Runs `--version` of what lies on the PATH. Raises ConfigurationError, saying what to do.
+    Runs `--version` of programs on the PATH. Raises ConfigurationError, with advice.
     """
     if explicit is not None:
         return _checked(explicit)
