@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal, final
 
+from homewire.redis.address import RedisAddress
+
 __all__ = [
     "CommandInput",
     "Core",
@@ -203,7 +205,7 @@ class Core:
     def notify_fd(self) -> int:
         """Readable while there are notifications."""
 
-    def start_tail(self, url: str) -> None:
+    def start_tail(self, address: RedisAddress) -> None:
         """Start to read every shard from its current end. Raises ConnectionError, ValueError."""
 
     def reserve(

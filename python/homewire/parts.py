@@ -28,6 +28,7 @@ from homewire.realtime.core_events import (
     WAITING_MESSAGES_BYTES,
     ClientMessages,
 )
+from homewire.redis.address import parse_address
 from homewire.redis.checks import require_fit
 from homewire.redis.connect import Pool, connect, translate_redis_errors
 from homewire.redis.deployment import Identity
@@ -193,7 +194,7 @@ def start_core(parts: Parts, client_messages: ClientMessages | None) -> Core:
     # Stops the threads after a failed start. After an orderly stop it has no effect.
     parts.stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
     try:
-        core.start_tail(parts.url)
+        core.start_tail(parse_address(parts.url))
     except (ConnectionError, ValueError) as error:
         raise ConfigurationError(f"the stream reader cannot read from Redis: {error}") from error
     return core

@@ -34,15 +34,8 @@ from homewire._core import XaddPrefixes
 from homewire.bus.shards import BusError, BusSettings, BusStats, epoch_key, events_key, once_key
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from homewire.log import Seldom
-from homewire.redis.connection import (
-    PendingReplies,
-    RedisAddress,
-    RedisConnection,
-    exchange,
-    open_connection,
-    pack,
-    parse_address,
-)
+from homewire.redis.address import RedisAddress, parse_address
+from homewire.redis.connection import PendingReplies, RedisConnection, exchange, open_connection, pack
 from homewire.redis.deployment import QUESTION, Identity
 
 MIN_DELAY: Final = 0.05
@@ -55,8 +48,6 @@ TRIM_INTERVAL: Final = 1.0
 CHECKED_MS: Final = 60_000
 """After a reconnect the bus checks the last confirmed entry if it is younger. An older one is on disk and on
 the replicas."""
-WRONG_SERVER: Final = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
-"""Refusals of a server that takes no writes now; the bus connects again."""
 
 APPEND_ONCE: Final = Path(__file__).with_name("append_once.lua").read_bytes()
 APPEND_ONCE_SHA: Final = hashlib.sha1(APPEND_ONCE, usedforsecurity=False).hexdigest().encode()
@@ -70,7 +61,7 @@ class HandshakeRefused(ConnectionError):
     """Redis answered the first commands with an error, e.g. because it is still loading."""
 
 
-class Batch(PendingReplies):
+class PendingAppends(PendingReplies):
     """The appends of one caller. Their bytes count as in flight until they are settled."""
 
     __slots__ = ("_stats", "size")
@@ -102,7 +93,7 @@ class Bus:
         self._lost = asyncio.Event()
         self._lost_at = 0.0
         self._closing = False
-        self._unsent: deque[Batch] = deque()
+        self._unsent: deque[PendingAppends] = deque()
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._newest_id = b"0-0"
@@ -218,14 +209,14 @@ class Bus:
 
     # -- the queue --
 
-    def _submit(self, data: bytes, expected: int) -> Batch:
+    def _submit(self, data: bytes, expected: int) -> PendingAppends:
         stats, now = self.stats, self._loop.time()
         full = stats.in_flight_bytes and stats.in_flight_bytes + len(data) > self._settings.in_flight_bytes
         if full or self._closing or self._outage_lasts(now):
             stats.unavailable += 1
             raise BusUnavailable
         deadline = now + self._settings.answer_timeout
-        batch = Batch(data, expected, deadline, stats)
+        batch = PendingAppends(data, expected, deadline, stats)
         self._unsent.append(batch)
         self._schedule_flush()
         if self._timer is None:
@@ -274,8 +265,6 @@ class Bus:
     def _note_refusal(self, text: str) -> None:
         if self._seldom.may("bus.refused"):
             _log.warning("bus.refused", refusal=text)
-        if text.startswith(WRONG_SERVER) and self._connection is not None:
-            self._connection.retire()
 
     # -- age limit --
 
@@ -323,7 +312,7 @@ class Bus:
             delay = min(2 * delay, MAX_DELAY)
 
     async def _connect(self) -> RedisConnection:
-        """Connect to a server that accepts the credentials and the script, and has loaded its data."""
+        """A connection that knows the script, to a server that is done loading."""
         connection = await open_connection(
             self._address, lambda: RedisConnection(NotConfirmed, self._on_event)
         )
@@ -335,11 +324,6 @@ class Bus:
         return connection
 
     async def _shake_hands(self, connection: RedisConnection) -> None:
-        authentication = self._address.authentication
-        if authentication:
-            (reply,) = await exchange(connection, authentication)
-            if isinstance(reply, ReplyError):
-                raise ConfigurationError(f"Redis refused the credentials of the URL: {reply}")
         if self._identity is not None:
             (reply,) = await exchange(connection, QUESTION)
             if problem := self._identity.admit(reply):

@@ -1,7 +1,7 @@
-"""Connections to Redis: for everything ordinary, and lines for what many wait for.
+"""Clients of Redis: redis-py with a bounded pool, which also opens the connections of the pipelines.
 
-Redis being away must be answered within 5 s: a connection is waited for `POOL_WAIT_S`, and one
-command as a whole at most `COMMAND_S`, which the store adds up to.
+A request is answered within 5 s while Redis is unavailable: it waits at most `POOL_WAIT_S` for a connection
+and `COMMAND_S` for a command.
 """
 
 from __future__ import annotations
@@ -22,19 +22,22 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.typing import EncodableT
 
 from homewire.errors import NotConfirmed, Unavailable
+from homewire.redis.address import RedisAddress, parse_address
 from homewire.redis.connection import (
     PING_S,
-    RedisAddress,
+    WRONG_SERVER,
+    CredentialsRefused,
     RedisConnection,
     exchange,
+    find_server,
     open_connection,
     pack,
-    parse_address,
+    require_master,
 )
 from homewire.redis.deployment import QUESTION, Identity
 
 if TYPE_CHECKING:
-    # Who only starts the embedded server has no use for redis-py, which takes long to import.
+    # redis-py takes long to import.
     from redis.asyncio import Redis
 
 CONNECT_S: Final = 2.0
@@ -43,8 +46,8 @@ POOL_WAIT_S: Final = 1.0
 MAX_CONNECTIONS: Final = 32
 
 _AWAY: Final = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)
-# What a Redis that is there says when it cannot serve for the moment; nothing was executed.
-# redis-py makes classes of some of these and strips the code from the message, others it leaves.
+# Refusals of a Redis that cannot serve for the moment; nothing was executed. For some of them redis-py has
+# classes, and removes the code from the message.
 _NOT_NOW: Final = (
     "BUSY ",
     "CLUSTERDOWN",
@@ -55,20 +58,26 @@ _NOT_NOW: Final = (
     "OOM ",
     "READONLY",
     "TRYAGAIN",
+    # A command that waited, on a master that became a replica.
+    "UNBLOCKED",
 )
 _NOT_NOW_CLASSES: Final = frozenset(
     {"ClusterDownError", "MasterDownError", "OutOfMemoryError", "ReadOnlyError", "TryAgainError"}
 )
 
 
+_TURNED_AWAY_CLASSES: Final = frozenset({"MasterDownError", "ReadOnlyError"})
+
+
 def connect(url: str, *, max_connections: int = MAX_CONNECTIONS) -> Redis:
-    """A client with a bounded pool for `url` (redis://, rediss:// or unix://). Nothing is sent yet.
+    """A client with a bounded pool for `url` (see `homewire.redis.address`). Nothing is sent yet.
 
     Close it with ``await client.aclose()``. Replies are bytes. Raises ConfigurationError for a URL that
     cannot be.
     """
-    pool: Pool = Pool.from_url(
-        url,
+    address = parse_address(url)
+    pool = Pool(
+        **_connections(address),
         max_connections=max_connections,
         timeout=POOL_WAIT_S,
         socket_connect_timeout=CONNECT_S,
@@ -81,13 +90,29 @@ def connect(url: str, *, max_connections: int = MAX_CONNECTIONS) -> Redis:
         # CLIENT SETINFO would cost each new connection two round trips.
         driver_info=None,
     )
-    pool.connection_class = _PACKED[pool.connection_class]
-    pool.address = parse_address(url)
+    pool.address = address
     return Redis.from_pool(pool)
 
 
+def _connections(address: RedisAddress) -> dict[str, Any]:
+    """The class of the pool's connections, and where they go."""
+    credentials = address.credentials
+    options: dict[str, Any] = {
+        "username": credentials.username or None,
+        "password": credentials.password or None,
+    }
+    if address.path:
+        return {**options, "connection_class": _UnixConnection, "path": address.path}
+    options |= {"host": address.host, "port": address.port, "address": address}
+    if address.tls is None:
+        return {**options, "connection_class": _TcpConnection}
+    tls = address.tls.options
+    del tls["ssl"]
+    return {**options, **tls, "connection_class": _TlsConnection}
+
+
 class Pool(BlockingConnectionPool):
-    """redis-py's pool, and beside its connections the lines to the same server."""
+    """redis-py's pool, and the pipelined connections to the same server."""
 
     address: RedisAddress
     identity: Identity | None = None
@@ -106,7 +131,7 @@ class Pool(BlockingConnectionPool):
         return pool
 
     async def open_connection(self, on_event: Callable[[RedisConnection], None]) -> RedisConnection:
-        """A line that is ready for commands. What gets no reply is a redis-py ConnectionError.
+        """A pipelined connection. Commands without a reply fail with redis-py's ConnectionError.
 
         Raises OSError (TimeoutError is one), and redis-py's AuthenticationError.
         """
@@ -119,23 +144,25 @@ class Pool(BlockingConnectionPool):
         def make() -> RedisConnection:
             return self.pipelined_class(RedisConnectionError, changed, _reply_error)
 
-        async with asyncio.timeout(CONNECT_S):
-            connection = await open_connection(self.address, make)
-            self._pipelined.add(connection)
-            try:
-                await self._authenticate(connection)
-                if self.identity is not None:
-                    (reply,) = await exchange(connection, QUESTION)
-                    self._require_admission(self.identity, reply)
-            except BaseException:
-                connection.drop()
-                raise
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                connection = await open_connection(self.address, make)
+                self._pipelined.add(connection)
+                try:
+                    await self._require_identity(connection)
+                except BaseException:
+                    connection.drop()
+                    raise
+        except CredentialsRefused as error:
+            raise AuthenticationError(str(error)) from error
         return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        """Connect again if a connection was idle for so long that a firewall may have forgotten it."""
+        """Connect again if a connection was idle for so long that a firewall may have forgotten it, or if
+        its server refused to serve: another one may be the master now."""
         assert isinstance(connection, _PackedByHiredis)
-        if connection.is_connected and monotonic() - connection.used_at > PING_S:
+        is_old = connection.is_refused or monotonic() - connection.used_at > PING_S
+        if connection.is_connected and is_old:
             await connection.disconnect()
         is_new = not connection.is_connected
         await super().ensure_connection(connection)
@@ -152,25 +179,24 @@ class Pool(BlockingConnectionPool):
                 raise
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
-        """All connections, and all lines."""
+        """Close all connections, the pipelined ones, too."""
         for connection in tuple(self._pipelined):
             connection.drop()
         await super().disconnect(inuse_connections)
+
+    async def _require_identity(self, connection: RedisConnection) -> None:
+        if self.identity is not None:
+            (reply,) = await exchange(connection, QUESTION)
+            self._require_admission(self.identity, reply)
 
     @staticmethod
     def _require_admission(identity: Identity, reply: Any) -> None:
         if problem := identity.admit(reply):
             raise RedisConnectionError(problem)
 
-    async def _authenticate(self, connection: RedisConnection) -> None:
-        if self.address.authentication:
-            (reply,) = await exchange(connection, self.address.authentication)
-            if isinstance(reply, Exception):
-                raise AuthenticationError("Redis refused the credentials of its URL")
-
 
 def _reply_error(text: str) -> ResponseError:
-    # Of redis-py's classes one is asked for; `_cannot_serve` goes by the texts.
+    # `AutoPipeline.run` catches NoScriptError; `_cannot_serve` compares texts.
     return (NoScriptError if text.startswith("NOSCRIPT") else ResponseError)(text.removeprefix("ERR "))
 
 
@@ -179,6 +205,8 @@ class _PackedByHiredis:
 
     used_at = 0.0
     """When the last command was sent, by `time.monotonic`."""
+    is_refused = False
+    """Whether the server refused to serve since the connection was opened."""
 
     def pack_command(self, *args: EncodableT) -> list[bytes]:
         self.used_at = monotonic()
@@ -194,12 +222,45 @@ class _PackedByHiredis:
             # What uvloop raises for a transport that was closed since the last reply.
             raise RedisConnectionError("the connection was closed") from error
 
+    async def _connect(self) -> None:
+        self.is_refused = False
+        await super()._connect()  # type: ignore[misc]
 
-class _TcpConnection(_PackedByHiredis, Connection):
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return await super().read_response(*arguments, **options)  # type: ignore[misc]
+        except ResponseError as error:
+            self.is_refused = self.is_refused or _is_turned_away(error)
+            raise
+
+
+class _ToServer(_PackedByHiredis):
+    """A connection by TCP, to the present master if `address` names Sentinels."""
+
+    def __init__(self, *, address: RedisAddress, **options: Any) -> None:
+        super().__init__(**options)
+        self._address = address
+
+    async def _connect(self) -> None:
+        async with asyncio.timeout(CONNECT_S):
+            self.host, self.port = await find_server(self._address)
+        await super()._connect()
+
+    async def on_connect_check_health(self, check_health: bool = True) -> None:
+        await super().on_connect_check_health(check_health)  # type: ignore[misc]
+        if self._address.sentinels is not None:
+            await self.send_command("ROLE", check_health=False)  # type: ignore[attr-defined]
+            try:
+                require_master(await self.read_response())
+            except ConnectionError as error:
+                raise RedisConnectionError(str(error)) from error
+
+
+class _TcpConnection(_ToServer, Connection):
     pass
 
 
-class _TlsConnection(_PackedByHiredis, SSLConnection):
+class _TlsConnection(_ToServer, SSLConnection):
     pass
 
 
@@ -207,15 +268,8 @@ class _UnixConnection(_PackedByHiredis, UnixDomainSocketConnection):
     pass
 
 
-_PACKED: Final = {
-    Connection: _TcpConnection,
-    SSLConnection: _TlsConnection,
-    UnixDomainSocketConnection: _UnixConnection,
-}
-
-
 class translate_redis_errors:
-    """Turn what redis-py raises when Redis is away or cannot serve into `errors.Unavailable`.
+    """Raise `errors.Unavailable` for errors of redis-py that mean that Redis is unreachable or cannot serve.
 
     With `writing`, a broken connection or a time-out becomes `errors.NotConfirmed`: the command may
     have been executed. Everything else (a wrong command, a bug in a script) passes through.
@@ -238,6 +292,10 @@ class translate_redis_errors:
             raise (NotConfirmed() if self._writing else Unavailable()) from error
         if isinstance(error, ResponseError) and _cannot_serve(error):
             raise Unavailable() from error
+
+
+def _is_turned_away(error: ResponseError) -> bool:
+    return type(error).__name__ in _TURNED_AWAY_CLASSES or str(error).startswith(WRONG_SERVER)
 
 
 def _cannot_serve(error: RedisError) -> bool:

@@ -1,95 +1,38 @@
-"""One connection to Redis: the address in a URL, and commands written and replies read in order.
+"""A pipelined connection to Redis: finds its server, authenticates, writes commands, reads replies in order.
 
-For the ways that many commands take (`bus/append.py`, `redis/pipeline.py`): redis-py awaits each reply by
-itself, which costs more than the reply.
+Used for the appends of events (`bus/append.py`) and by `AutoPipeline` (`redis/pipeline.py`): redis-py waits
+for each reply separately, which costs more than the reply.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import ssl
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final, Protocol, TypeAlias, cast
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from hiredis import HiredisError, Reader, ReplyError, pack_command
 from redis.typing import EncodableT
 
 from homewire.errors import ConfigurationError
-
-DEFAULT_PORT = 6379
-
-
-@dataclass(frozen=True, slots=True)
-class RedisAddress:
-    """A TCP address (`host`, `port`) or a unix socket (`path`), with credentials and TLS."""
-
-    host: str = ""
-    port: int = DEFAULT_PORT
-    path: str = ""
-    username: str = ""
-    password: str = field(default="", repr=False)
-    tls: ssl.SSLContext | None = None
-
-    @property
-    def authentication(self) -> tuple[str, ...]:
-        """The AUTH command, or nothing when the URL has no password."""
-        if not self.password:
-            return ()
-        return ("AUTH", self.username, self.password) if self.username else ("AUTH", self.password)
-
-
-def parse_address(url: str) -> RedisAddress:
-    """Read `redis://[user:pass@]host[:port]`, `rediss://…` or `unix://[user:pass@]/path`.
-
-    Raises ConfigurationError; its message never repeats the URL, which may hold a password.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORT
-    except ValueError as error:
-        raise ConfigurationError("the Redis URL has no valid host and port") from error
-    username, password = unquote(parts.username or ""), unquote(parts.password or "")
-    if parts.scheme == "unix":
-        if not parts.path:
-            raise ConfigurationError("a unix:// Redis URL needs the path of the socket")
-        return RedisAddress(path=unquote(parts.path), username=username, password=password)
-    if parts.scheme not in ("redis", "rediss"):
-        raise ConfigurationError("the Redis URL must begin with redis://, rediss:// or unix://")
-    if parts.path not in ("", "/", "/0"):
-        raise ConfigurationError("homewire uses database 0 only: leave the path out of the Redis URL")
-    tls = _tls_context(parts) if parts.scheme == "rediss" else None
-    return RedisAddress(parts.hostname or "localhost", port, "", username, password, tls)
-
-
-def _tls_context(parts: SplitResult) -> ssl.SSLContext:
-    """The same query parameters as redis-py, so that one URL serves both clients."""
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    try:
-        context = ssl.create_default_context(cafile=query.get("ssl_ca_certs"))
-        if "ssl_certfile" in query:
-            context.load_cert_chain(query["ssl_certfile"], query.get("ssl_keyfile"))
-    except OSError as error:
-        raise ConfigurationError("a certificate file named in the Redis URL cannot be read") from error
-    if query.get("ssl_cert_reqs") == "none":
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
+from homewire.redis.address import RedisAddress
 
 Argument: TypeAlias = EncodableT
 Command: TypeAlias = Sequence[Argument]
 
 WRITE_BUFFER_BYTES = 1024 * 1024
-"""Beyond this a Redis that does not read gets no more, if the caller looks at `RedisConnection.writable`."""
+"""With more unsent bytes `RedisConnection.writable` is false, because Redis does not read."""
 
 PING_S = 15.0
-"""How long a line may be silent before it asks Redis for a PONG. A firewall that forgets connections after
-four minutes, or after half a minute, sees this one in use."""
+"""After this time without commands a connection sends PING. A firewall that forgets idle connections after
+half a minute keeps this one."""
+
+SENTINEL_S: Final = 0.5
+"""How long a Sentinel may take to accept a connection, and to answer."""
+WRONG_SERVER: Final = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
+"""Refusals by which a server says that it is the wrong one for now."""
 
 _NO_REPLY_YET: Final = object()
 
@@ -100,24 +43,26 @@ def pack(command: Command) -> bytes:
     return packed
 
 
-class Batch(Protocol):
-    """Commands that are written together, and what becomes of them."""
+class PendingWrite(Protocol):
+    """Commands of one write, and their replies."""
 
     data: bytes
     expected: int
     """Replies, one for each command."""
     deadline: float
-    """Loop time by which Redis must have answered."""
+    """Loop time of the timeout."""
     replies: list[Any]
-    """Those that came; an error that Redis answered with stands in the place of its reply."""
+    """The replies so far. An error reply is an exception in the place of the reply."""
 
     def settle(self, failure: Exception | None = None) -> None:
-        """All replies are there; or, with `failure`, no more will come."""
+        """All replies have arrived or, with `failure`, no more will arrive."""
 
 
 class RedisConnection(asyncio.Protocol):
-    """A hiredis reader on a transport. `on_event` is called when it may be written to again and when
-    it is gone; what of the two, `writable` and `lost` tell."""
+    """A hiredis reader on a transport.
+
+    `on_event` is called when the connection becomes writable again, and when it is lost.
+    """
 
     def __init__(
         self,
@@ -125,48 +70,43 @@ class RedisConnection(asyncio.Protocol):
         on_event: Callable[[RedisConnection], None],
         reply_error: Callable[[str], Exception] = ReplyError,
     ) -> None:
-        """`failure` is made, without arguments, where there will be no reply to what was written;
-        `reply_error` of what Redis says in place of a reply."""
-        self.written: deque[Batch] = deque()
+        """`failure` is raised, without arguments, for commands that get no reply. `reply_error` makes the
+        exception for an error reply."""
+        self.written: deque[PendingWrite] = deque()
         self.lost = False
-        self._reader = Reader(replyError=reply_error, notEnoughData=_NO_REPLY_YET)
+        self._reader = Reader(replyError=self._error, notEnoughData=_NO_REPLY_YET)
+        self._reply_error = reply_error
         self._failure = failure
         self._on_event = on_event
         self._paused = False
         self._retired = False
+        """Whether it is closed as soon as all replies have arrived."""
         self._transport: asyncio.Transport | None = None
         self._is_used = False
-        """Whether anything was written since the last look."""
+        """Whether anything was written since the last check."""
         self._ping: PendingReplies | None = None
-        self._look: asyncio.TimerHandle | None = None
+        self._check_timer: asyncio.TimerHandle | None = None
 
     @property
     def writable(self) -> bool:
-        """Whether a write now would go out, not just pile up."""
+        """Whether a write now would be sent soon."""
         return not (self._paused or self._retired or self.lost)
 
-    def write(self, batches: Collection[Batch]) -> None:
-        """Send all commands of `batches` in one write. Lost, it settles them at once."""
+    def write(self, writes: Collection[PendingWrite]) -> None:
+        """Send all commands in one write. On a lost connection they fail at once."""
         assert self._transport is not None
         self._is_used = True
-        data = b"".join([batch.data for batch in batches])
-        for batch in batches:
-            batch.data = b""  # the transport has its own copy; hold one, not two, until the reply
-        self.written.extend(batches)
+        data = b"".join([pending.data for pending in writes])
+        for pending in writes:
+            pending.data = b""  # the transport has its own copy; hold one, not two, until the reply
+        self.written.extend(writes)
         if self.lost:
             self._fail_written()
         else:
             self._transport.write(data)
 
-    def retire(self) -> None:
-        """Write no more, and close once all replies are in: this Redis refuses writes (it is now a
-        replica, or loading), the next connection may reach one that does not."""
-        self._retired = True
-        if not self.written:
-            self.drop()
-
     def drop(self) -> None:
-        """Give the connection up now. What was written and not answered is not confirmed."""
+        """Close the connection now. Written commands without a reply are not confirmed."""
         if self._transport is not None:
             self._transport.abort()
         self._end()
@@ -175,7 +115,7 @@ class RedisConnection(asyncio.Protocol):
         # A cast, no isinstance: uvloop's transports are not asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        self._look_again()
+        self._schedule_check()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -186,14 +126,20 @@ class RedisConnection(asyncio.Protocol):
         if not is_understood or (self._retired and not self.written):
             self.drop()
 
+    def _error(self, text: str) -> Exception:
+        """The error of a reply. After a refusal the next connection may reach a server that serves."""
+        if text.startswith(WRONG_SERVER):
+            self._retired = True
+        return self._reply_error(text)
+
     def _hand_out(self, replies: Iterator[Any]) -> bool:
-        """Give these to those whose they are; whether each of them was asked for."""
+        """Assign replies to their commands. Whether there is a command for each."""
         written = self.written
         while written:
-            batch = written[0]
+            pending = written[0]
             # In one step of C: a bulk append has a thousand replies.
-            batch.replies.extend(islice(replies, batch.expected - len(batch.replies)))
-            if len(batch.replies) < batch.expected:
+            pending.replies.extend(islice(replies, pending.expected - len(pending.replies)))
+            if len(pending.replies) < pending.expected:
                 return True
             written.popleft().settle()
         return next(replies, _NO_REPLY_YET) is _NO_REPLY_YET
@@ -208,12 +154,12 @@ class RedisConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._end()
 
-    def _look_again(self) -> None:
+    def _schedule_check(self) -> None:
         self._is_used = False
-        self._look = asyncio.get_running_loop().call_later(PING_S, self._check_path)
+        self._check_timer = asyncio.get_running_loop().call_later(PING_S, self._check_idle)
 
-    def _check_path(self) -> None:
-        """Find out that the path to Redis is dead while nobody waits for it, and keep it alive by that."""
+    def _check_idle(self) -> None:
+        """Send PING on an idle connection, and close it if the last PING has no reply."""
         if self._ping is not None and not self._ping.waiter.done():
             self.drop()
             return
@@ -221,14 +167,14 @@ class RedisConnection(asyncio.Protocol):
         if not self._is_used and not self.written:
             self._ping = PendingReplies(pack(("PING",)), 1)
             self.write([self._ping])
-        self._look_again()
+        self._schedule_check()
 
     def _end(self) -> None:
         if self.lost:
             return
         self.lost = True
-        if self._look is not None:
-            self._look.cancel()
+        if self._check_timer is not None:
+            self._check_timer.cancel()
         self._fail_written()
         self._on_event(self)
 
@@ -237,24 +183,89 @@ class RedisConnection(asyncio.Protocol):
             self.written.popleft().settle(self._failure())
 
 
+class CredentialsRefused(ConfigurationError):
+    """Redis refused the credentials of its URL."""
+
+
 async def open_connection(address: RedisAddress, make: Callable[[], RedisConnection]) -> RedisConnection:
-    """Connect, without a word yet. Raises OSError (ssl.SSLError is one)."""
-    loop = asyncio.get_running_loop()
-    if address.path:
-        _, connection = await loop.create_unix_connection(make, address.path)
-    else:
-        _, connection = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
+    """An authenticated connection, to the present master if the address names Sentinels.
+
+    Raises OSError (ssl.SSLError and TimeoutError are), and CredentialsRefused.
+    """
+    connection = await _connect(address, make)
+    try:
+        if address.credentials.command:
+            (reply,) = await exchange(connection, address.credentials.command)
+            if connection.lost:
+                raise ConnectionError("Redis closed the connection")
+            if isinstance(reply, Exception):
+                raise CredentialsRefused("Redis refused the credentials of its URL")
+        if address.sentinels is not None:
+            (role,) = await exchange(connection, ("ROLE",))
+            require_master(role)
+    except BaseException:
+        connection.drop()
+        raise
     return connection
 
 
+async def _connect(address: RedisAddress, make: Callable[[], RedisConnection]) -> RedisConnection:
+    loop = asyncio.get_running_loop()
+    if address.path:
+        _, connection = await loop.create_unix_connection(make, address.path)
+        return connection
+    host, port = await find_server(address)
+    tls = address.tls.context if address.tls else None
+    _, connection = await loop.create_connection(make, host, port, ssl=tls)
+    return connection
+
+
+async def find_server(address: RedisAddress) -> tuple[str, int]:
+    """Host and port to connect to: Sentinels are asked for each connection. Raises OSError."""
+    sentinels = address.sentinels
+    if sentinels is None:
+        return address.host, address.port
+    # Imported at use: it takes long, and few deployments need it.
+    from redis.asyncio.retry import Retry
+    from redis.asyncio.sentinel import Sentinel
+    from redis.backoff import NoBackoff
+    from redis.exceptions import RedisError
+
+    tls = address.tls
+    client = Sentinel(  # type: ignore[no-untyped-call]
+        sentinels.nodes,
+        sentinel_kwargs={
+            "username": sentinels.credentials.username or None,
+            "password": sentinels.credentials.password or None,
+            "socket_connect_timeout": SENTINEL_S, "socket_timeout": SENTINEL_S,
+            "protocol": 2, "retry": Retry(NoBackoff(), 0), "driver_info": None,
+            **(tls.options if tls else {}),
+        },
+    )  # fmt: skip
+    try:
+        host, port = await client.discover_master(sentinels.name)
+    except RedisError as error:
+        raise ConnectionError(f"no Sentinel names a master {sentinels.name}") from error
+    finally:
+        for each in client.sentinels:
+            await each.aclose()
+    return host, int(port)
+
+
+def require_master(role: Any) -> None:
+    """Raise ConnectionError unless a reply to ROLE is that of a master: a Sentinel may not know it yet."""
+    if not isinstance(role, list) or role[0] != b"master":
+        raise ConnectionError("the server that Sentinel names is no master")
+
+
 class PendingReplies:
-    """The commands of one caller. `waiter` gets the list of `replies`, one for each command, never
-    an exception: one object and one wake-up however many commands there are."""
+    """The commands of one caller. The result of `waiter` is the list of `replies`, one for each command, and
+    never an exception: one object and one wake-up for any number of commands."""
 
     __slots__ = ("data", "deadline", "expected", "replies", "waiter")
 
     def __init__(self, data: bytes, expected: int, deadline: float = math.inf) -> None:
-        """`deadline`: loop time by which Redis must have answered."""
+        """`deadline`: loop time of the timeout."""
         self.data = data
         self.expected = expected
         self.deadline = deadline
@@ -262,7 +273,7 @@ class PendingReplies:
         self.waiter: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
     def settle(self, failure: Exception | None = None) -> None:
-        """Wake the caller; commands without a reply get `failure`. A caller that went away is fine."""
+        """Wake the caller, which may have been cancelled. Commands without a reply get `failure`."""
         if failure is not None:
             self.replies.extend([failure] * (self.expected - len(self.replies)))
         if not self.waiter.done():
@@ -270,7 +281,7 @@ class PendingReplies:
 
 
 async def exchange(connection: RedisConnection, *commands: Command) -> list[Any]:
-    """The replies to the first commands on a line; an error stands in the place of its reply."""
-    batch = PendingReplies(b"".join([pack(command) for command in commands]), len(commands))
-    connection.write([batch])
-    return await batch.waiter
+    """The replies to commands. An error reply is an exception in the place of the reply."""
+    pending = PendingReplies(b"".join([pack(command) for command in commands]), len(commands))
+    connection.write([pending])
+    return await pending.waiter

@@ -58,7 +58,7 @@ class _Request:
 
 
 class _Write:
-    """The commands of several requests in one write (`homewire.redis.connection.Batch`)."""
+    """The commands of several requests in one write (`homewire.redis.connection.PendingWrite`)."""
 
     __slots__ = ("_ended", "_requests", "data", "deadline", "expected", "replies")
 

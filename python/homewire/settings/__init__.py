@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_PREFIX = environment.PREFIX
 SECRET_KEY_LENGTH = 32
-REDIS_SCHEMES = ("redis", "rediss", "unix")
+REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
 
 
 # The fields of a dataclass come in the reverse order of its bases: those of the server first.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 use crate::bus::cache_versions::CacheVersions;
+use crate::bus::tail::link::Address;
 use crate::bus::tail::{Tail, TailContext, TailError};
 use crate::clock::Clock;
 use crate::connection::counts::{ConnectionCounts, CountKey, Counts, Thresholds};
@@ -75,7 +76,7 @@ impl Core {
     ///
     /// # Errors
     /// If Redis does not answer, or answers with something unexpected.
-    pub fn start_tail(&self, url: &str) -> Result<(), TailError> {
+    pub fn start_tail(&self, address: Address) -> Result<(), TailError> {
         let context = TailContext {
             clock: self.shared.clock.clone(),
             inbox: Arc::clone(&self.shared.inbox),
@@ -83,7 +84,7 @@ impl Core {
             notifier: Arc::clone(&self.shared.notifier),
             cache_versions: Arc::clone(&self.shared.cache_versions),
         };
-        let tail = Tail::start(url, self.shards, &context)?;
+        let tail = Tail::start(address, self.shards, &context)?;
         *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
         Ok(())
     }

@@ -20,6 +20,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
+use crate::address::RedisAddress;
 use crate::errors;
 
 /// Maximum time that a connection of an ended key may receive events, in whichever shards the copies of the
@@ -95,8 +96,9 @@ impl Core {
         self.0.notify_descriptor()
     }
 
-    fn start_tail(&self, py: Python<'_>, url: &str) -> PyResult<()> {
-        py.detach(|| self.0.start_tail(url)).map_err(errors::tail)
+    fn start_tail(&self, py: Python<'_>, address: RedisAddress) -> PyResult<()> {
+        py.detach(|| self.0.start_tail(address.into()))
+            .map_err(errors::tail)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one flat call per handshake")]

@@ -35,8 +35,10 @@ pub fn too_few_outcomes() -> PyErr {
 pub fn tail(error: TailError) -> PyErr {
     match error {
         TailError::Address(_) => PyValueError::new_err(error.to_string()),
-        TailError::Io(_) | TailError::Refused(_) | TailError::NotResp(_) | TailError::Reply(_) => {
-            PyConnectionError::new_err(error.to_string())
-        }
+        TailError::Io(_)
+        | TailError::Refused(_)
+        | TailError::NoMaster
+        | TailError::NotResp(_)
+        | TailError::Reply(_) => PyConnectionError::new_err(error.to_string()),
     }
 }

@@ -1,5 +1,6 @@
 //! The Python extension of homewire-core: extracts arguments, calls the core and maps errors.
 
+mod address;
 mod append;
 mod batch;
 mod close;

@@ -20,7 +20,7 @@ from homewire.homes.members import Invitee
 from homewire.kv.store import Owner, ValueLimits
 from homewire.projects.models import AccountSystem
 from homewire.redis.connect import Pool, connect
-from homewire.redis.connection import Batch, RedisConnection
+from homewire.redis.connection import PendingWrite, RedisConnection
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
@@ -53,7 +53,7 @@ async def mortal_store(url: str, death: Death) -> AsyncIterator[Store]:
     redis = connect(url, max_connections=8)
 
     class Mortal(RedisConnection):
-        def write(self, batches: Collection[Batch]) -> None:
+        def write(self, batches: Collection[PendingWrite]) -> None:
             if death.is_near():
                 self.drop()
             super().write(batches)

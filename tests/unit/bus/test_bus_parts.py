@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homewire._core import XaddPrefixes, shard_of
-from homewire.bus.append import Batch
+from homewire.bus.append import PendingAppends
 from homewire.bus.retention import water_level
 from homewire.bus.shards import BusSettings, BusStats
 from homewire.errors import ConfigurationError, NotConfirmed
-from homewire.redis.connection import RedisConnection, parse_address
+from homewire.redis.address import parse_address
+from homewire.redis.connection import RedisConnection
 from homewire.settings import Settings
 
 
@@ -65,17 +66,34 @@ def test_water_level_is_the_highest_that_fits(sizes: list[int], limit: int) -> N
 def test_addresses(url: str, host: str, port: int, path: str, authentication: tuple[str, ...]) -> None:
     address = parse_address(url)
     assert (address.host, address.port, address.path) == (host, port, path)
-    assert address.authentication == authentication
+    assert address.credentials.command == authentication
     assert address.tls is None
 
 
 def test_rediss_verifies_by_default() -> None:
     tls = parse_address("rediss://cache").tls
     assert tls is not None
-    assert tls.check_hostname
+    assert tls.context.check_hostname
     relaxed = parse_address("rediss://cache?ssl_cert_reqs=none").tls
     assert relaxed is not None
-    assert not relaxed.check_hostname
+    assert not relaxed.context.check_hostname
+
+
+def test_url_of_sentinels_names_them_and_the_master() -> None:
+    url = "redis+sentinel://bob:p%2Fss@one:7000,[::1],three/main?sentinel_username=s&sentinel_password=t"
+    address = parse_address(url)
+    sentinels = address.sentinels
+    assert sentinels is not None
+    assert sentinels.nodes == (("one", 7000), ("::1", 26379), ("three", 26379))
+    assert sentinels.name == "main"
+    assert sentinels.credentials.command == ("AUTH", "s", "t")
+    assert address.credentials.command == ("AUTH", "bob", "p/ss")
+    assert address.tls is None
+    secured = parse_address("rediss+sentinel://one/main")
+    assert secured.tls is not None
+    for wrong in ("redis+sentinel://one", "redis+sentinel://one/", "redis+sentinel://one:x/main"):
+        with pytest.raises(ConfigurationError):
+            parse_address(wrong)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +148,8 @@ def connected() -> tuple[RedisConnection, Transport, list[RedisConnection]]:
     return connection, transport, events
 
 
-def batch_of(expected: int) -> Batch:
-    return Batch(b"command", expected, 0.0, BusStats())
+def batch_of(expected: int) -> PendingAppends:
+    return PendingAppends(b"command", expected, 0.0, BusStats())
 
 
 async def test_replies_reach_their_callers_at_every_split_point() -> None:
@@ -182,11 +200,10 @@ async def test_nonsense_and_surplus_replies_end_the_connection(stream: bytes) ->
     assert events == [connection]
 
 
-async def test_retired_connection_closes_after_the_last_reply() -> None:
+async def test_connection_to_a_replica_closes_after_the_last_reply() -> None:
     connection, transport, _ = connected()
     connection.write([batch_of(2)])
     connection.data_received(b"-READONLY no\r\n")
-    connection.retire()
     assert not connection.writable
     assert not transport.aborted
     connection.data_received(b"-READONLY no\r\n")

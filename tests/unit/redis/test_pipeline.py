@@ -6,16 +6,17 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import hiredis
 import pytest
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from homewire.errors import Unavailable
 from homewire.redis import connect as connecting
 from homewire.redis import connection as lines
-from homewire.redis.connect import Pool, connect
+from homewire.redis.connect import Pool, connect, translate_redis_errors
 from homewire.redis.connection import RedisConnection
 from homewire.redis.pipeline import MAX_COMMANDS_PER_WRITE, MAX_CONNECTIONS, AutoPipeline
 
@@ -91,6 +92,38 @@ async def test_refused_credentials_are_not_repeated_in_the_error(tmp_path: Path)
         with pytest.raises(AuthenticationError) as refused:
             await pipe.ask(("GET", "a"))
     assert "hunter2" not in str(refused.value)
+
+
+def test_waiting_command_of_a_demoted_master_is_unavailable() -> None:
+    with pytest.raises(Unavailable), translate_redis_errors():
+        raise ResponseError("UNBLOCKED force unblock from blocking operation, instance state changed")
+
+
+@pytest.mark.parametrize("refusal", ["READONLY You can't write against a read only replica.", "MASTERDOWN x"])
+@pytest.mark.parametrize("pipelined", [True, False])
+async def test_next_commands_after_refusal_go_to_a_new_connection(
+    tmp_path: Path, refusal: str, pipelined: bool
+) -> None:
+    """The server became a replica: a new connection may reach the master."""
+    connections: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        is_first = len(connections) == 1
+        said = f"-{refusal}\r\n".encode() if is_first else b"+OK\r\n"
+        await converse(reader, writer, lambda _: said)
+        writer.close()
+
+    async with (
+        await asyncio.start_unix_server(serve, tmp_path / "s"),
+        connect(f"unix://{tmp_path}/s") as redis,
+    ):
+        command: Any = AutoPipeline(redis).ask if pipelined else redis.execute_command
+        words: Any = (("SET", "a", "1"),) if pipelined else ("SET", "a", "1")
+        with pytest.raises(ResponseError):
+            await command(*words)
+        assert await command(*words) in ([True], True)
+    assert len(connections) == 2
 
 
 async def test_malformed_reply_ends_connection(tmp_path: Path) -> None:

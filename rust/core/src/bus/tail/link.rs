@@ -7,57 +7,140 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use percent_encoding::percent_decode_str;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use url::Url;
 
 use super::TailError;
-use super::reply::{Parser, Reply};
+use super::reply::{Element, Parser, Reply};
 
-const DEFAULT_PORT: u16 = 6379;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a Sentinel may take to answer.
+const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
 const FIRST_BUFFER: usize = 64 << 10;
 /// A buffer that a large reply has grown beyond this is shrunk again.
 const KEPT_BUFFER: usize = 1 << 20;
 
-/// The address of Redis: `redis://`, `rediss://` or `unix://`, as in the URLs of the bus.
-#[derive(Clone)]
+/// Where Redis is. Python reads the URL (`homewire/redis/address.py`).
+#[derive(Clone, Debug)]
 pub struct Address {
-    url: Url,
+    pub server: Server,
+    pub credentials: Credentials,
+    pub tls: Option<TlsFiles>,
+}
+
+/// A server, or how to find it.
+#[derive(Clone, Debug)]
+pub enum Server {
+    Tcp {
+        host: String,
+        port: u16,
+    },
+    /// A unix socket.
+    Unix {
+        path: String,
+    },
+    /// The master that these Sentinels name.
+    Sentinels(Sentinels),
+}
+
+/// Sentinels (host and port) and the name of the master.
+#[derive(Clone, Debug)]
+pub struct Sentinels {
+    pub nodes: Vec<(String, u16)>,
+    pub name: String,
+    pub credentials: Credentials,
+}
+
+/// User and password of a server; empty without.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    pub username: String,
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Credentials")
+    }
+}
+
+/// Files for TLS (PEM). Without `ca` the usual authorities are trusted.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    pub ca: Option<String>,
+    pub certificate: Option<String>,
+    pub key: Option<String>,
+    pub is_verified: bool,
+}
+
+/// Opens connections to one address.
+#[derive(Clone)]
+pub struct Connector {
+    address: Address,
     tls: Option<Arc<ClientConfig>>,
 }
 
-impl Address {
+impl Connector {
     /// # Errors
-    /// [`TailError::Address`]. It never repeats the URL, which may contain a password.
-    pub fn parse(url: &str) -> Result<Self, TailError> {
-        let url = Url::parse(url).map_err(|_| TailError::Address("is not a URL"))?;
-        let tls = match url.scheme() {
-            "redis" | "unix" => None,
-            "rediss" => Some(tls_of(&url)?),
-            _ => {
-                return Err(TailError::Address(
-                    "must start with redis://, rediss:// or unix://",
-                ));
-            }
-        };
-        Ok(Self { url, tls })
+    /// [`TailError::Address`] if a certificate file cannot be used.
+    pub fn new(address: Address) -> Result<Self, TailError> {
+        let tls = address.tls.as_ref().map(tls_of).transpose()?;
+        Ok(Self { address, tls })
     }
 
+    /// An authenticated connection. It counts as dead if a reply takes longer than `reply_timeout`.
+    ///
     /// # Errors
-    /// The kernel's, or those of TLS.
-    fn open(&self, reply_timeout: Duration) -> io::Result<Stream> {
-        if self.url.scheme() == "unix" {
-            let stream = UnixStream::connect(decoded(self.url.path()))?;
-            stream.set_read_timeout(Some(reply_timeout))?;
-            stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-            return Ok(Stream::Unix(stream));
+    /// The kernel's, those of TLS; [`TailError::Refused`] if Redis refuses the credentials;
+    /// [`TailError::NoMaster`] if no Sentinel names a server that is a master.
+    pub fn open(&self, reply_timeout: Duration) -> Result<Link, TailError> {
+        let credentials = &self.address.credentials;
+        let mut link = match &self.address.server {
+            Server::Tcp { host, port } => {
+                Link::open(self.tcp(host, *port, reply_timeout)?, credentials)?
+            }
+            Server::Unix { path } => Link::open(unix(path, reply_timeout)?, credentials)?,
+            Server::Sentinels(sentinels) => self.master(sentinels, reply_timeout)?,
+        };
+        link.ask(&["CLIENT", "SETNAME", "homewire-tail"])?;
+        Ok(link)
+    }
+
+    /// A connection to the master. A Sentinel may be unreachable, or name a server that is no master any
+    /// more; then the next one is asked.
+    fn master(&self, sentinels: &Sentinels, reply_timeout: Duration) -> Result<Link, TailError> {
+        let mut problem = TailError::NoMaster;
+        for node in &sentinels.nodes {
+            match self.master_by(node, sentinels, reply_timeout) {
+                Ok(link) => return Ok(link),
+                Err(error) => problem = error,
+            }
         }
-        let host = self.url.host_str().unwrap_or("localhost");
-        let stream = connect(host, self.url.port().unwrap_or(DEFAULT_PORT))?;
+        Err(problem)
+    }
+
+    fn master_by(
+        &self,
+        (host, port): &(String, u16),
+        sentinels: &Sentinels,
+        reply_timeout: Duration,
+    ) -> Result<Link, TailError> {
+        let stream = self.tcp(host, *port, SENTINEL_TIMEOUT)?;
+        let mut sentinel = Link::open(stream, &sentinels.credentials)?;
+        let (host, port) = sentinel.master_named(&sentinels.name)?;
+        let stream = self.tcp(&host, port, reply_timeout)?;
+        let mut link = Link::open(stream, &self.address.credentials)?;
+        if link.is_master()? {
+            Ok(link)
+        } else {
+            Err(TailError::NoMaster)
+        }
+    }
+
+    fn tcp(&self, host: &str, port: u16, reply_timeout: Duration) -> io::Result<Stream> {
+        let stream = connect(host, port)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(reply_timeout))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
@@ -69,29 +152,18 @@ impl Address {
         let session = session.map_err(io::Error::other)?;
         Ok(Stream::Tls(Box::new(StreamOwned::new(session, stream))))
     }
-
-    /// The words of AUTH, if the URL has a password.
-    fn credentials(&self) -> Vec<String> {
-        let Some(password) = self.url.password() else {
-            return Vec::new();
-        };
-        let mut words = vec!["AUTH".to_owned()];
-        if !self.url.username().is_empty() {
-            words.push(decoded(self.url.username()));
-        }
-        words.push(decoded(password));
-        words
-    }
 }
 
-fn decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8_lossy().into_owned()
+fn unix(path: &str, reply_timeout: Duration) -> io::Result<Stream> {
+    let stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(reply_timeout))?;
+    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
+    Ok(Stream::Unix(stream))
 }
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
     let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in (bare, port).to_socket_addrs()? {
+    for address in (host, port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
             Ok(stream) => return Ok(stream),
             Err(error) => refused = error,
@@ -100,37 +172,30 @@ fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(refused)
 }
 
-/// TLS by the query parameters of the Python clients: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`.
-fn tls_of(url: &Url) -> Result<Arc<ClientConfig>, TailError> {
+fn tls_of(files: &TlsFiles) -> Result<Arc<ClientConfig>, TailError> {
     const UNREADABLE: TailError =
         TailError::Address("names a certificate file that cannot be read");
-    let query = |wanted: &str| {
-        url.query_pairs()
-            .filter(|(name, _)| name == wanted)
-            .map(|(_, value)| value.into_owned())
-            .last()
-    };
-    if query("ssl_cert_reqs").as_deref() == Some("none") {
+    if !files.is_verified {
         return Err(TailError::Address(
             "disables the check of the certificate: set ssl_ca_certs instead of ssl_cert_reqs=none",
         ));
     }
     let mut roots = RootCertStore::empty();
-    match query("ssl_ca_certs") {
+    match &files.ca {
         Some(path) => {
-            for certificate in certificates(&path).ok_or(UNREADABLE)? {
+            for certificate in certificates(path).ok_or(UNREADABLE)? {
                 roots.add(certificate).map_err(|_| UNREADABLE)?;
             }
         }
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
     }
     let builder = ClientConfig::builder().with_root_certificates(roots);
-    let configuration = match query("ssl_certfile") {
+    let configuration = match &files.certificate {
         Some(path) => {
-            let key = query("ssl_keyfile").unwrap_or_else(|| path.clone());
+            let key = files.key.as_ref().unwrap_or(path);
             let key = PrivateKeyDer::from_pem_file(key).map_err(|_| UNREADABLE)?;
             builder
-                .with_client_auth_cert(certificates(&path).ok_or(UNREADABLE)?, key)
+                .with_client_auth_cert(certificates(path).ok_or(UNREADABLE)?, key)
                 .map_err(|_| UNREADABLE)?
         }
         None => builder.with_no_client_auth(),
@@ -185,27 +250,46 @@ pub struct Link {
 }
 
 impl Link {
-    /// Connects and authenticates. The connection counts as dead if a reply takes longer than
-    /// `reply_timeout`.
-    ///
-    /// # Errors
-    /// The kernel's; [`TailError::Refused`] if Redis refuses the credentials.
-    pub fn open(address: &Address, reply_timeout: Duration) -> Result<Self, TailError> {
+    fn open(stream: Stream, credentials: &Credentials) -> Result<Self, TailError> {
         let mut link = Self {
-            stream: address.open(reply_timeout)?,
+            stream,
             buffer: vec![0; FIRST_BUFFER],
             start: 0,
             filled: 0,
             reply_length: 0,
             parser: Parser::default(),
         };
-        let credentials = address.credentials();
-        if !credentials.is_empty() {
-            let words: Vec<&str> = credentials.iter().map(String::as_str).collect();
-            link.ask(&words)?;
+        let (username, password) = (&credentials.username, &credentials.password);
+        if !password.is_empty() {
+            let words: &[&str] = if username.is_empty() {
+                &["AUTH", password]
+            } else {
+                &["AUTH", username, password]
+            };
+            link.ask(words)?;
         }
-        link.ask(&["CLIENT", "SETNAME", "homewire-tail"])?;
         Ok(link)
+    }
+
+    /// The address of the master of this name, as a Sentinel knows it.
+    fn master_named(&mut self, name: &str) -> Result<(String, u16), TailError> {
+        const WRONG: TailError = TailError::Reply("SENTINEL");
+        let mut reply = self.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name])?;
+        match reply.element() {
+            Some(Element::Array(2)) => {
+                let host = std::str::from_utf8(reply.text().ok_or(WRONG)?).map_err(|_| WRONG)?;
+                let port = std::str::from_utf8(reply.text().ok_or(WRONG)?).map_err(|_| WRONG)?;
+                Ok((host.to_owned(), port.parse().map_err(|_| WRONG)?))
+            }
+            Some(Element::Nil) => Err(TailError::NoMaster),
+            _ => Err(WRONG),
+        }
+    }
+
+    fn is_master(&mut self) -> Result<bool, TailError> {
+        let mut reply = self.ask(&["ROLE"])?;
+        reply.array().ok_or(TailError::Reply("ROLE"))?;
+        Ok(reply.text() == Some(b"master"))
     }
 
     /// Sends one command and returns its reply.
@@ -250,7 +334,7 @@ impl Link {
         }
         let reply = self.parser.reply(&self.buffer[self.start..]);
         match reply.clone().element() {
-            Some(super::reply::Element::Error(problem)) => Err(TailError::Refused(
+            Some(Element::Error(problem)) => Err(TailError::Refused(
                 String::from_utf8_lossy(problem).into_owned(),
             )),
             _ => Ok(reply),

@@ -23,7 +23,7 @@ use crate::core::guarded;
 use crate::reactor::inbox::{Inbox, ReactorCommand, ShardEntry};
 use crate::reactor::notifications::{Notification, Notifier};
 use crate::stats::Stats;
-use link::{Address, Link, append_head, append_word};
+use link::{Address, Connector, Link, append_head, append_word};
 use reply::{Element, NotResp, Reply};
 use shard_reader::{CheckResult, ENTRIES_PER_READ, GapCause, ShardReader};
 
@@ -54,6 +54,9 @@ pub enum TailError {
     /// Redis refused a command.
     #[error("Redis refused: {0}")]
     Refused(String),
+    /// No Sentinel names a server that is a master.
+    #[error("no Sentinel names a master of this name")]
+    NoMaster,
     /// The server is not Redis.
     #[error(transparent)]
     NotResp(#[from] NotResp),
@@ -119,18 +122,15 @@ impl Tail {
     ///
     /// # Errors
     /// See [`TailError`].
-    pub fn start(url: &str, shards: u32, context: &TailContext) -> Result<Self, TailError> {
-        let address = Address::parse(url)?;
-        let groups = groups(
-            is_cluster(&mut Link::open(&address, REPLY_TIMEOUT)?)?,
-            shards,
-        );
+    pub fn start(address: Address, shards: u32, context: &TailContext) -> Result<Self, TailError> {
+        let connector = Connector::new(address)?;
+        let groups = groups(is_cluster(&mut connector.open(REPLY_TIMEOUT)?)?, shards);
         let last_replies = Arc::new(LastReplies::new(groups.len(), &context.clock));
         let stop = Arc::new(AtomicBool::new(false));
         let mut readers = Vec::with_capacity(groups.len());
         for (number, shards) in groups.into_iter().enumerate() {
             let mut reader = GroupReader {
-                address: address.clone(),
+                connector: connector.clone(),
                 shards,
                 context: context.clone(),
                 last_replies: Arc::clone(&last_replies),
@@ -138,7 +138,7 @@ impl Tail {
                 stop: Arc::clone(&stop),
                 checked_at: context.clock.now(),
             };
-            let mut link = Link::open(&reader.address, REPLY_TIMEOUT)?;
+            let mut link = connector.open(REPLY_TIMEOUT)?;
             reader.start_at_end(&mut link)?;
             readers.push((reader, link));
         }
@@ -181,7 +181,7 @@ fn groups(cluster: bool, shards: u32) -> Vec<Vec<ShardReader>> {
 }
 
 struct GroupReader {
-    address: Address,
+    connector: Connector,
     shards: Vec<ShardReader>,
     context: TailContext,
     last_replies: Arc<LastReplies>,
@@ -218,7 +218,7 @@ impl GroupReader {
 
     /// A new connection on which every shard was checked.
     fn reconnect(&mut self) -> Option<Link> {
-        let mut link = Link::open(&self.address, REPLY_TIMEOUT).ok()?;
+        let mut link = self.connector.open(REPLY_TIMEOUT).ok()?;
         self.check(&mut link).ok()?;
         Some(link)
     }

@@ -1,0 +1,133 @@
+"""Redis behind Sentinels fails over while homewire runs: events go on, and a loss is told, never silent."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from redis.exceptions import RedisError
+
+from homewire.redis.connect import connect
+from kit.client import CLOSE, Socket, listen
+from kit.node import CLUSTER, NodeProcess, eventually, running_node
+from kit.sentinels import TIMEOUT_S, SentinelSet, running_sentinels
+from kit.tenant import Tenant, tenant_of
+
+pytestmark = pytest.mark.skipif(CLUSTER, reason="Sentinels watch servers that are no cluster")
+
+EVENTS = "/userSession/websocket"
+RESYNC = 4002
+BEFORE = 20
+"""Events that are acknowledged before the failover begins."""
+FAILOVERS: dict[str, Callable[[SentinelSet], None]] = {
+    "master killed": SentinelSet.kill_master,
+    "roles changed": SentinelSet.fail_over,
+}
+
+
+@pytest.fixture
+def redis_set() -> Iterator[SentinelSet]:
+    with running_sentinels() as started:
+        yield started
+
+
+@contextmanager
+def node_on(redis_set: SentinelSet, directory: Path) -> Iterator[NodeProcess]:
+    with running_node(directory / "data", redis_url=redis_set.url, secret_key="x" * 32) as node:
+        yield node
+
+
+async def is_taken(tenant: Tenant, home: int, name: str) -> bool:
+    """Whether an event is acknowledged. While no master serves it is refused."""
+    status, _ = await tenant.put(f"/homes/{home}/event", tenant.key, {"eventType": name})
+    assert status in (204, 503), status
+    return status == 204
+
+
+async def receive_until(socket: Socket, last: str) -> tuple[list[str], int | None]:
+    """The events of a socket up to `last`, or up to its close, with the code."""
+    received: list[str] = []
+    while True:
+        frame = await socket.receive(TIMEOUT_S)
+        if frame.opcode == CLOSE:
+            return received, frame.close_code
+        received.append(json.loads(frame.payload)["eventType"])
+        if received[-1] == last:
+            return received, None
+
+
+async def listener(tenant: Tenant) -> tuple[int, Socket]:
+    owner = await tenant.user()
+    home = await tenant.home(owner)
+    return home, await listen(tenant.url, f"{EVENTS}?homeId={home}", owner.key)
+
+
+@pytest.mark.parametrize("how", FAILOVERS)
+async def test_failover_in_a_stream_of_events_loses_none_in_silence(
+    redis_set: SentinelSet, short_directory: Path, how: str
+) -> None:
+    with node_on(redis_set, short_directory) as node:
+        async with tenant_of(node) as tenant:
+            home, socket = await listener(tenant)
+            async with socket:
+                acknowledged: list[str] = []
+                failing_over: asyncio.Task[None] | None = None
+                for number in itertools.count():
+                    if await is_taken(tenant, home, f"event {number}"):
+                        acknowledged.append(f"event {number}")
+                    if failing_over is None and len(acknowledged) == BEFORE:
+                        failing_over = asyncio.create_task(asyncio.to_thread(FAILOVERS[how], redis_set))
+                    if failing_over is not None and failing_over.done():
+                        failing_over.result()
+                        break
+                # The node finds the new master by itself, with each of its clients.
+                await eventually(lambda: is_taken(tenant, home, "last"), TIMEOUT_S)
+                received, code = await receive_until(socket, "last")
+                if code is None:
+                    assert set(acknowledged) <= set(received)
+                else:
+                    assert code == RESYNC
+            other = await tenant.user()
+            await tenant.store.homes.add_member(tenant.project, home, other.id)
+            async with await listen(node.url, f"{EVENTS}?homeId={home}", other.key) as again:
+                await eventually(lambda: is_taken(tenant, home, "behind"), TIMEOUT_S)
+                assert (await receive_until(again, "behind"))[1] is None
+
+
+async def test_acknowledged_event_that_new_master_lacks_is_told(
+    redis_set: SentinelSet, short_directory: Path
+) -> None:
+    with node_on(redis_set, short_directory) as node:
+        async with tenant_of(node) as tenant:
+            home, socket = await listener(tenant)
+            async with socket:
+                await asyncio.to_thread(redis_set.until_in_sync)
+                with redis_set.without_replication():
+                    assert await is_taken(tenant, home, "lost")
+                    assert await socket.receive_type() == "lost"
+                    redis_set.first.process.kill()
+                await asyncio.to_thread(redis_set.until_promoted)
+                received, code = await receive_until(socket, "never sent")
+                assert (received, code) == ([], RESYNC)
+
+
+async def test_clients_find_new_master_by_themselves(redis_set: SentinelSet) -> None:
+    async with connect(redis_set.url) as client:
+        await client.set("before", 1)
+        redis_set.until_in_sync()
+        await asyncio.to_thread(redis_set.fail_over)
+
+        async def is_written() -> bool:
+            try:
+                return bool(await client.set("behind", 1))
+            except (RedisError, OSError):
+                return False
+
+        await eventually(is_written, TIMEOUT_S)
+        assert await client.get("before") == b"1"
+        assert redis_set.second.client.get("behind") == b"1"
