@@ -51,19 +51,25 @@ impl Reactor {
     }
 
     pub(super) fn execute(&mut self, effects: Effects) {
+        // Mostly there are none; then this must cost nothing.
         for effect in effects {
-            match effect {
-                Effect::Deliver { block, members } => self.hand_out(block, Some(&members)),
-                Effect::TopicBytes {
-                    id,
-                    bytes,
-                    has_grown,
-                } => self.count_topics(id, bytes, has_grown),
-                Effect::Close { id } => {
-                    // A reservation is closed once it is adopted.
-                    if self.connections.get(id).map(|it| it.state) == Some(State::Open) {
-                        self.close_queue.push_back(id);
-                    }
+            self.execute_one(effect);
+        }
+    }
+
+    #[inline(never)]
+    fn execute_one(&mut self, effect: Effect) {
+        match effect {
+            Effect::Deliver { block, members } => self.hand_out(block, Some(&members)),
+            Effect::TopicBytes {
+                id,
+                bytes,
+                has_grown,
+            } => self.count_topics(id, bytes, has_grown),
+            Effect::Close { id } => {
+                // A reservation is closed once it is adopted.
+                if self.connections.get(id).map(|it| it.state) == Some(State::Open) {
+                    self.close_queue.push_back(id);
                 }
             }
         }
