@@ -272,7 +272,7 @@ class Core:
     def close(self, id: int, code: int, reason: str) -> None:
         """Start the close handshake."""
 
-    def keys_in_use(self, cursor: int, limit: int) -> None:
+    def active_keys(self, cursor: int, limit: int) -> None:
         """Request the keys of users of open connections, from `cursor` on (0: the start).
 
         The notification `keys` has the next cursor (0: that was all) and project, user and key tag of each

@@ -28,7 +28,7 @@ from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import in_background
 from homewire.errors import CoreFailure
 from homewire.events.api import routes as event_routes
-from homewire.events.context import Ingest
+from homewire.events.context import EventContext
 from homewire.events.queued_commands import QueueBounds
 from homewire.hosts import listed_origins
 from homewire.limits.rates import Rates
@@ -48,9 +48,9 @@ from homewire.realtime.core_events import (
     report_skipped,
 )
 from homewire.realtime.handoff import Observer
-from homewire.realtime.handshake import Gateway
+from homewire.realtime.handshake import HandshakeContext
 from homewire.realtime.handshake import routes as websocket_routes
-from homewire.rest.context import Api, SortSlots
+from homewire.rest.context import RestContext, SortSlots
 from homewire.rest.dispatch import routes as api_routes
 from homewire.rest.shapes import rendered
 from homewire.server.http import render_errors
@@ -276,7 +276,7 @@ def _add_realtime_tier(
     stack.push_async_callback(remover.close)
     in_background(stack, remover.run(), parts.failed)
     parts.metric_sources.extend((connected_devices.metrics, remover.metrics))
-    gateway = Gateway(
+    handshake_context = HandshakeContext(
         core,
         caches.authenticator,
         caches.directory,
@@ -288,7 +288,7 @@ def _add_realtime_tier(
         connected_devices,
         observe,
     )
-    ingest = Ingest(
+    event_context = EventContext(
         parts.bus,
         caches.authenticator,
         caches.directory,
@@ -304,8 +304,8 @@ def _add_realtime_tier(
         clock=parts.clock,
         platform_types=settings.platform_event_types,
     )
-    app.add_routes(parts.server_limits.handshakes.limited(websocket_routes(gateway)))
-    app.add_routes(parts.server_limits.bodies.released(event_routes(ingest)))
+    app.add_routes(parts.server_limits.handshakes.limited(websocket_routes(handshake_context)))
+    app.add_routes(parts.server_limits.bodies.released(event_routes(event_context)))
 
 
 def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Audit, rates: Rates) -> None:
@@ -318,20 +318,20 @@ def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Au
     parts.metric_sources.extend((messages.metrics, webhooks.metrics))
     slots = SortSlots(settings.sorted_lists, settings.sorted_lists_per_project)
     parts.metric_sources.append(slots.metrics)
-    api = Api(
+    rest_context = RestContext(
         store,
         caches.directory,
         parts.server_limits.rates.authenticating(caches.authenticator),
         messages.outbox,
         parts.reader,
         settings,
-        answers=parts.server_limits.answers,
+        response_budget=parts.server_limits.response_budget,
         turns=parts.server_limits.turns,
         sort_slots=slots,
         audit=audit,
         rates=rates,
     )
-    app.add_routes(parts.server_limits.bodies.released(api_routes(api, OPERATIONS)))
+    app.add_routes(parts.server_limits.bodies.released(api_routes(rest_context, OPERATIONS)))
     app.add_routes(documentation_routes(ENDPOINTS))
     app.add_routes(parts.server_limits.turns.limited(page_routes()))
 

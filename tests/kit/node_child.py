@@ -27,7 +27,7 @@ from homewire import app, log
 from homewire import settings as settings_table
 from homewire.app import Node, Tier, running
 from homewire.events.api import routes as event_routes
-from homewire.events.context import Ingest
+from homewire.events.context import EventContext
 from homewire.machine import raise_open_file_limit
 from homewire.operations import OPERATIONS
 from homewire.realtime.core_events import ClientMessages
@@ -82,8 +82,8 @@ def break_everything() -> None:
     node.event_routes = broken_routes
 
 
-def broken_routes(ingest: Ingest) -> list[web.RouteDef]:
-    return [web.RouteDef(each.method, each.path, fail, each.kwargs) for each in event_routes(ingest)]
+def broken_routes(context: EventContext) -> list[web.RouteDef]:
+    return [web.RouteDef(each.method, each.path, fail, each.kwargs) for each in event_routes(context)]
 
 
 def routes_of(served: web.Application) -> list[tuple[str, str]]:

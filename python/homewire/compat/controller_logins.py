@@ -21,7 +21,7 @@ from homewire.logins.attempt_limits import limited_attempt, login_attempt, token
 from homewire.logins.store import Logins, LoginToken, parse_login_token
 from homewire.projects.models import Project
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.operation import Call, NoQuery, WithCookie
 from homewire.sessions.models import Session
 from homewire.users.accounts import client_info
@@ -64,7 +64,7 @@ class SessionInfoResponse(models.Answer):
     ui_time_zone: str
 
 
-async def log_in(api: Api, call: Call[NoQuery, LoginRequest]) -> WithCookie:
+async def log_in(api: RestContext, call: Call[NoQuery, LoginRequest]) -> WithCookie:
     """Open a session for a user by e-mail address and password."""
     project = await resolve_project(api, call.request)
     user, session, key = await log_in_by_password(
@@ -79,7 +79,7 @@ async def log_in(api: Api, call: Call[NoQuery, LoginRequest]) -> WithCookie:
     return WithCookie(info(user, session), key)
 
 
-async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]) -> WithCookie:
+async def log_in_with_token(api: RestContext, call: Call[NoQuery, LoginWithTokenRequest]) -> WithCookie:
     """Open a session for the user of a login token, which is spent, or of a key, which stays.
 
     The session of a key lives no longer than that key's own. Raises Conflict (TOO_MANY_SESSIONS).
@@ -114,7 +114,7 @@ async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]
     return WithCookie(info(user, session), made)
 
 
-async def log_in_node(api: Api, call: Call[NoQuery, NodeLoginRequest]) -> WithCookie:
+async def log_in_node(api: RestContext, call: Call[NoQuery, NodeLoginRequest]) -> WithCookie:
     """Open a session for a device by its id and key: a node session."""
     login, password = _device_id(call.body.login), call.body.password
     key = tokens.parse(password)
@@ -162,7 +162,7 @@ def node_info(logins: Logins) -> SessionInfoResponse:
     )
 
 
-async def logins_of(api: Api, project_id: int, device_id: int) -> Logins:
+async def logins_of(api: RestContext, project_id: int, device_id: int) -> Logins:
     """The logins of a device. Raises Unauthenticated if it was deleted."""
     logins = await api.store.node_logins.of(project_id, device_id)
     if logins is None:
@@ -170,7 +170,9 @@ async def logins_of(api: Api, project_id: int, device_id: int) -> Logins:
     return logins
 
 
-async def _project_with(api: Api, request: web.Request, project_id: int, refusal: LoginRefused) -> Project:
+async def _project_with(
+    api: RestContext, request: web.Request, project_id: int, refusal: LoginRefused
+) -> Project:
     """The project of a token that names one: that of the host, or where nothing else tells it the token's.
 
     Raises `refusal` for the token of another project, and InvalidInput (UNKNOWN_PROJECT).
@@ -189,7 +191,7 @@ async def _project_with(api: Api, request: web.Request, project_id: int, refusal
     return project
 
 
-async def _redeemed(api: Api, token: LoginToken) -> int | None:
+async def _redeemed(api: RestContext, token: LoginToken) -> int | None:
     """Spend a token. Returns its user; None if it is invalid."""
     if await api.store.login_tokens.redeem(token):
         return token.user_id
@@ -197,7 +199,7 @@ async def _redeemed(api: Api, token: LoginToken) -> int | None:
     return None
 
 
-async def _session_of(api: Api, key: str) -> Session | None:
+async def _session_of(api: RestContext, key: str) -> Session | None:
     """The live session of a user's key; None for any other key, or in a disabled project."""
     claimed = await api.store.sessions.of_token(key)
     if claimed is None or not claimed.user_id or await api.store.principals.lookup(key) is None:
@@ -224,7 +226,7 @@ AMBIGUOUS: Final = "AMBIGUOUS_PROJECT"
 UNKNOWN: Final = "UNKNOWN_PROJECT"
 
 
-async def resolve_project(api: Api, request: web.Request) -> Project:
+async def resolve_project(api: RestContext, request: web.Request) -> Project:
     """The project of the request's Host in the setting `project_hosts`, else `default_project`, else the
     only one that there is.
 
@@ -246,7 +248,7 @@ async def resolve_project(api: Api, request: web.Request) -> Project:
     return project
 
 
-def _of_host(api: Api, host: str) -> int | None:
+def _of_host(api: RestContext, host: str) -> int | None:
     """The project of the host with its port, else without."""
     named = host.strip().lower()
     table = projects_by_host(api.settings.project_hosts)

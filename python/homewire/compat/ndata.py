@@ -14,7 +14,7 @@ from homewire.compat.ndata_query import OPERATORS, NDataSession, Part, QueryResu
 from homewire.compat.user_agents import load_patterns
 from homewire.errors import NotFound, PermissionDenied
 from homewire.projects.models import KeyScope
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.operation import Access, Call, Chunks, NoQuery, Operation
 from homewire.rest.shapes import SESSIONS
 from homewire.sessions.models import Session
@@ -36,7 +36,7 @@ class SessionsQuery(Part, kw_only=True):
     version: str | None = msgspec.field(default=None, name="_v")
 
 
-async def get_sessions(api: Api, call: Call[SessionsQuery, None]) -> Chunks:
+async def get_sessions(api: RestContext, call: Call[SessionsQuery, None]) -> Chunks:
     """The live sessions that the caller may see and the query selects."""
     query = parse(call.request.query.items())
     pages = _visible(api, call.principal)
@@ -45,12 +45,12 @@ async def get_sessions(api: Api, call: Call[SessionsQuery, None]) -> Chunks:
     return Chunks(selection.result(), whole_s=api.settings.sorted_list_s if selection.in_file else None)
 
 
-async def get_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
+async def get_session(api: RestContext, call: Call[NoQuery, None]) -> NDataSession:
     """A live session that the caller may see."""
     return await _shown(api, await _session_in_path(api, call))
 
 
-async def delete_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
+async def delete_session(api: RestContext, call: Call[NoQuery, None]) -> NDataSession:
     """End a session: its key is invalid, and its connections are closed."""
     session = await _session_in_path(api, call)
     await api.store.sessions.end(session.project_id, session.id)
@@ -60,7 +60,7 @@ async def delete_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
     return await _shown(api, ended)
 
 
-async def _visible(api: Api, caller: Principal) -> AsyncIterator[list[Session]]:
+async def _visible(api: RestContext, caller: Principal) -> AsyncIterator[list[Session]]:
     """Pages of the sessions that the caller may see, from the oldest on."""
     sessions = api.store.sessions
     if caller.kind is PrincipalKind.PROJECT_KEY:
@@ -75,7 +75,7 @@ async def _visible(api: Api, caller: Principal) -> AsyncIterator[list[Session]]:
     yield sorted(own, key=lambda session: (session.started_ms, session.id))
 
 
-async def _session_in_path(api: Api, call: Call[NoQuery, None]) -> Session:
+async def _session_in_path(api: RestContext, call: Call[NoQuery, None]) -> Session:
     caller = call.principal
     if caller.kind is not PrincipalKind.PROJECT_KEY:
         _require_session(caller)
@@ -101,7 +101,7 @@ def _may_see(caller: Principal, session: Session) -> bool:
             return session.device_id == caller.id
 
 
-async def _shown(api: Api, session: Session) -> NDataSession:
+async def _shown(api: RestContext, session: Session) -> NDataSession:
     await load_patterns()
     (found,) = await Names(api, session.project_id)([unnamed(session)])
     return session_of(found.row)

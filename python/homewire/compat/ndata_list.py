@@ -25,7 +25,7 @@ from msgspec import json
 from homewire.compat.ndata_query import DEVICE_NAME, USER_NAME, Direction, Query, QueryResult, Row, shown
 from homewire.compat.user_agents import device_of, load_patterns
 from homewire.errors import Unavailable
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.sessions.models import Session
 from homewire.users.models import User
 
@@ -218,7 +218,7 @@ Naming = Callable[[Sequence[FoundSession]], Awaitable[list[FoundSession]]]
 class Names:
     """Reads the names of users and devices, which are not in the records of sessions."""
 
-    def __init__(self, api: Api, project_id: int) -> None:
+    def __init__(self, api: RestContext, project_id: int) -> None:
         self._api = api
         self._project_id = project_id
 

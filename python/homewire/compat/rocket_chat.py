@@ -16,7 +16,7 @@ from homewire.compat.controller_logins import resolve_project
 from homewire.compat.user_agents import device_of, load_patterns
 from homewire.errors import InvalidInput, NotFound, Unauthenticated, UnknownRecord
 from homewire.logins.api import log_in_by_password
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.models import Answer, Timestamp
 from homewire.rest.operation import Access, BodyKind, Call, Count, NoQuery, Operation
 from homewire.rest.shapes import ROCKET_CHAT
@@ -259,7 +259,7 @@ class EndedAnswer(Answer):
     success: Literal[True]
 
 
-async def log_in(api: Api, call: Call[NoQuery, Login]) -> LoginAnswer:
+async def log_in(api: RestContext, call: Call[NoQuery, Login]) -> LoginAnswer:
     """Open a session."""
     name = call.body.user or call.body.username or call.body.email
     if not name:
@@ -284,7 +284,7 @@ def _me(user: User, session: Session) -> Me:
     )
 
 
-async def log_out(api: Api, call: Call[NoQuery, None]) -> LogoutAnswer:
+async def log_out(api: RestContext, call: Call[NoQuery, None]) -> LogoutAnswer:
     """End the session of the key."""
     try:
         await api.store.sessions.end(call.project_id, call.principal.session_id)
@@ -294,14 +294,14 @@ async def log_out(api: Api, call: Call[NoQuery, None]) -> LogoutAnswer:
     return LogoutAnswer(status="success", data=Message(message="You've been logged out!"))
 
 
-async def session_info(api: Api, call: Call[SessionQuery, None]) -> RocketChatSessionInfo:
+async def session_info(api: RestContext, call: Call[SessionQuery, None]) -> RocketChatSessionInfo:
     """One session of the caller's, live or not."""
     await load_patterns()
     found = shown(await _own(api, call, call.query.session_id), api.store.now_ms())
     return RocketChatSessionInfo(**msgspec.structs.asdict(found), success=True)
 
 
-async def list_sessions(api: Api, call: Call[ListQuery, None]) -> SessionList:
+async def list_sessions(api: RestContext, call: Call[ListQuery, None]) -> SessionList:
     """The caller's live sessions."""
     query, now = call.query, api.store.now_ms()
     order = decode_sort(query.sort)
@@ -313,14 +313,14 @@ async def list_sessions(api: Api, call: Call[ListQuery, None]) -> SessionList:
     return SessionList(sessions=part, count=len(part), offset=query.offset, total=len(found), success=True)
 
 
-async def log_out_one(api: Api, call: Call[NoQuery, SessionQuery]) -> EndedAnswer:
+async def log_out_one(api: RestContext, call: Call[NoQuery, SessionQuery]) -> EndedAnswer:
     """End one session of the caller's."""
     session = await _own(api, call, call.body.session_id)
     await api.store.sessions.end(session.project_id, session.id)
     return EndedAnswer(session_id=session.id, success=True)
 
 
-async def _own(api: Api, call: Call[Any, Any], session_id: str) -> Session:
+async def _own(api: RestContext, call: Call[Any, Any], session_id: str) -> Session:
     session = await api.store.sessions.get(call.project_id, session_id)
     if session is None or session.user_id != call.principal.id:
         raise NotFound

@@ -23,7 +23,7 @@ from homewire.compat.controller_logins import (
 )
 from homewire.errors import NotFound, Unauthenticated, UnknownRecord
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.operation import Access, Call, NoQuery, Operation, WithCookie
 from homewire.rest.shapes import SESSIONS
 from homewire.users.models import User
@@ -41,12 +41,12 @@ class AppUserDetails(models.Answer):
     ui_time_zone: str
 
 
-async def get_status(api: Api, _call: Call[NoQuery, None]) -> None:
+async def get_status(api: RestContext, _call: Call[NoQuery, None]) -> None:
     """Check that Redis answers. Raises Unavailable."""
     await api.store.ping()
 
 
-async def log_out(api: Api, call: Call[NoQuery, None]) -> WithCookie:
+async def log_out(api: RestContext, call: Call[NoQuery, None]) -> WithCookie:
     """End the session of the key."""
     caller = await _logged_in(api, call)
     try:
@@ -57,7 +57,7 @@ async def log_out(api: Api, call: Call[NoQuery, None]) -> WithCookie:
     return WithCookie(None, None)
 
 
-async def get_session_user(api: Api, call: Call[NoQuery, None]) -> SessionInfoResponse:
+async def get_session_user(api: RestContext, call: Call[NoQuery, None]) -> SessionInfoResponse:
     """The session of the key."""
     caller = await _logged_in(api, call)
     if caller.kind is PrincipalKind.DEVICE:
@@ -65,7 +65,7 @@ async def get_session_user(api: Api, call: Call[NoQuery, None]) -> SessionInfoRe
     return info(await _user(api, caller))
 
 
-async def get_user_details(api: Api, call: Call[NoQuery, None]) -> AppUserDetails:
+async def get_user_details(api: RestContext, call: Call[NoQuery, None]) -> AppUserDetails:
     """The user of the session. Raises NotFound for a node session, which has none."""
     caller = await _logged_in(api, call)
     if caller.kind is not PrincipalKind.USER:
@@ -84,7 +84,7 @@ def guid_of(user: User) -> str:
     return str(uuid5(USERS, f"{user.project_id}/{user.id}"))
 
 
-async def _logged_in(api: Api, call: Call[NoQuery, None]) -> Principal:
+async def _logged_in(api: RestContext, call: Call[NoQuery, None]) -> Principal:
     """The caller, with the key of a session. Raises Unauthenticated for any other key."""
     caller = await api.authenticate(call.request)
     if not caller.session_id:
@@ -92,7 +92,7 @@ async def _logged_in(api: Api, call: Call[NoQuery, None]) -> Principal:
     return caller
 
 
-async def _user(api: Api, caller: Principal) -> User:
+async def _user(api: RestContext, caller: Principal) -> User:
     user = await api.store.users.get(caller.project_id, caller.id)
     if user is None:
         raise Unauthenticated

@@ -20,7 +20,7 @@ from homewire.devices.models import DevicePresence
 from homewire.errors import InvalidInput, NotFound, PermissionDenied, Unauthenticated, UnknownRecord
 from homewire.projects.models import KeyScope
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import (
     Access,
@@ -70,7 +70,7 @@ class DevicePatch(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 async def to_response(
-    api: Api, device: DeviceRecord, *, caller: Principal | None, key: str | None = None
+    api: RestContext, device: DeviceRecord, *, caller: Principal | None, key: str | None = None
 ) -> models.Device:
     """The Device that this caller may see. `key` is set in the answer that creates the device."""
     presence = (await api.store.presence.of(device.project_id, (device.id,))).get(device.id, NEVER_SEEN)
@@ -78,7 +78,11 @@ async def to_response(
 
 
 def _to_response(
-    api: Api, device: DeviceRecord, presence: DevicePresence, caller: Principal | None, key: str | None = None
+    api: RestContext,
+    device: DeviceRecord,
+    presence: DevicePresence,
+    caller: Principal | None,
+    key: str | None = None,
 ) -> models.Device:
     claimable_until = device.claimable_until_ms if device.claimable_until_ms > api.store.now_ms() else 0
     return models.Device(
@@ -108,7 +112,7 @@ def _time(ms: int | None) -> str | None:
     return timestamp(ms) if ms else None
 
 
-async def list_devices(api: Api, call: Call[DeviceQuery, None]) -> Part[models.Device]:
+async def list_devices(api: RestContext, call: Call[DeviceQuery, None]) -> Part[models.Device]:
     """The devices of a home that the caller may see, or of the project."""
     query, caller = call.query, call.principal
     if caller.kind is PrincipalKind.PROJECT_KEY:
@@ -130,7 +134,7 @@ async def list_devices(api: Api, call: Call[DeviceQuery, None]) -> Part[models.D
     return await Part.by_ids(ids, query.skip, total, read)
 
 
-async def require_home_of_query(api: Api, caller: Principal, home_id: int) -> None:
+async def require_home_of_query(api: RestContext, caller: Principal, home_id: int) -> None:
     """Raises PermissionDenied (field homeId) unless the caller may see the home of a query or body."""
     try:
         await require_home(api.directory, caller, home_id)
@@ -143,19 +147,19 @@ def home_not_visible() -> PermissionDenied:
     return PermissionDenied(field="homeId", problem="unknown, or not visible to you")
 
 
-async def visible_device(api: Api, caller: Principal, device_id: int) -> DeviceRecord:
+async def visible_device(api: RestContext, caller: Principal, device_id: int) -> DeviceRecord:
     """The device. Raises NotFound unless the caller may see it."""
     return await _visible(api, caller, await api.store.devices.get(caller.project_id, device_id))
 
 
-async def _visible(api: Api, caller: Principal, device: DeviceRecord | None) -> DeviceRecord:
+async def _visible(api: RestContext, caller: Principal, device: DeviceRecord | None) -> DeviceRecord:
     if device is None or (caller.kind is PrincipalKind.DEVICE and caller.id != device.id):
         raise NotFound
     await require_home_of_device(api.directory, caller, device.home_id)
     return device
 
 
-async def get_device(api: Api, call: Call[NoQuery, None]) -> models.Device:
+async def get_device(api: RestContext, call: Call[NoQuery, None]) -> models.Device:
     """A device of a home of the caller, of the project, or the calling device."""
     caller = call.principal
     found, presence = await api.store.devices.with_presence(caller.project_id, call.ids["deviceId"])
@@ -163,7 +167,7 @@ async def get_device(api: Api, call: Call[NoQuery, None]) -> models.Device:
     return _to_response(api, device, await api.store.presence.by_record(presence), caller)
 
 
-async def update_device(api: Api, call: Call[NoQuery, DevicePatch]) -> None:
+async def update_device(api: RestContext, call: Call[NoQuery, DevicePatch]) -> None:
     """Set name and tag. A whole Device is accepted if its other members are unchanged."""
     device, body = await visible_device(api, call.principal, call.ids["deviceId"]), call.body
     current = _to_response(api, device, NEVER_SEEN, None)
@@ -175,7 +179,7 @@ async def update_device(api: Api, call: Call[NoQuery, DevicePatch]) -> None:
     await api.store.devices.update(device, **changes(body, current, MUTABLE))
 
 
-async def _is_key_of(api: Api, key: str, device: DeviceRecord) -> bool:
+async def _is_key_of(api: RestContext, key: str, device: DeviceRecord) -> bool:
     reference = tokens.parse(key)
     if reference is None or reference.project_id != device.project_id:
         return False
@@ -183,7 +187,7 @@ async def _is_key_of(api: Api, key: str, device: DeviceRecord) -> bool:
     return principal is not None and (principal.kind, principal.id) == (PrincipalKind.DEVICE, device.id)
 
 
-async def delete_device(api: Api, call: Call[NoQuery, None]) -> None:
+async def delete_device(api: RestContext, call: Call[NoQuery, None]) -> None:
     """Take the device out of its home. A device that was provisioned on demand is deleted."""
     await api.store.devices.leave_home(await visible_device(api, call.principal, call.ids["deviceId"]))
 
@@ -215,7 +219,7 @@ class Registration(msgspec.Struct, kw_only=True, rename="camel"):
     duration: Annotated[int, msgspec.Meta(ge=1, le=MAX_CLAIMABLE_S)] = DEFAULT_CLAIMABLE_S
 
 
-async def add_device(api: Api, call: Call[NoQuery, NewDevice]) -> models.Device:
+async def add_device(api: RestContext, call: Call[NoQuery, NewDevice]) -> models.Device:
     """A user claims a device by its code; or a device, or a user for it, sends a provisioning token."""
     body = call.body
     if call.caller is not None:
@@ -223,7 +227,7 @@ async def add_device(api: Api, call: Call[NoQuery, NewDevice]) -> models.Device:
     return await (_provision if body.token else _claim)(api, call)
 
 
-async def _check_form(api: Api, project_id: int, body: NewDevice) -> None:
+async def _check_form(api: RestContext, project_id: int, body: NewDevice) -> None:
     """Raises PermissionDenied for a member of the other kind of project, InvalidInput for a missing one."""
     if await _on_demand(api, project_id):
         if body.claim_code:
@@ -236,12 +240,12 @@ async def _check_form(api: Api, project_id: int, body: NewDevice) -> None:
         raise PermissionDenied(field="token", problem="devices of this project are pre-provisioned")
 
 
-async def _on_demand(api: Api, project_id: int) -> bool:
+async def _on_demand(api: RestContext, project_id: int) -> bool:
     project = await api.store.projects.get(project_id)
     return project is not None and project.on_demand_provisioning
 
 
-async def _claim(api: Api, call: Call[NoQuery, NewDevice]) -> models.Device:
+async def _claim(api: RestContext, call: Call[NoQuery, NewDevice]) -> models.Device:
     if call.caller is None:
         raise Unauthenticated
     body, devices = call.body, api.store.devices
@@ -257,7 +261,7 @@ async def _claim(api: Api, call: Call[NoQuery, NewDevice]) -> models.Device:
     return await to_response(api, device, caller=call.caller)
 
 
-async def _provision(api: Api, call: Call[NoQuery, NewDevice]) -> models.Device:
+async def _provision(api: RestContext, call: Call[NoQuery, NewDevice]) -> models.Device:
     body, caller, provisioning = call.body, call.caller, api.store.provisioning
     record = await provisioning.get(body.token, caller.project_id if caller else None)
     if record is None:
@@ -281,7 +285,7 @@ async def _in_visible_home(change: Awaitable[T]) -> T:
 
 
 async def begin_provisioning(
-    api: Api, call: Call[NoQuery, ProvisioningRequest]
+    api: RestContext, call: Call[NoQuery, ProvisioningRequest]
 ) -> models.DeviceProvisioningToken:
     """Issue a token for a device of this class in this home."""
     if not await _on_demand(api, call.project_id):
@@ -297,7 +301,7 @@ async def begin_provisioning(
     return models.DeviceProvisioningToken(token=token, expiration_time=timestamp(issued.expires_ms))
 
 
-async def register_device(api: Api, call: Call[NoQuery, Registration]) -> models.RegistrationState:
+async def register_device(api: RestContext, call: Call[NoQuery, Registration]) -> models.RegistrationState:
     """Make the device claimable for `duration` seconds, or no longer."""
     body, device_id = call.body, call.principal.id
     if body.device_id != device_id:

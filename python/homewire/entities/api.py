@@ -10,7 +10,7 @@ from homewire.entities.store import Entity as EntityRecord
 from homewire.errors import InvalidInput, NotFound, UnknownRecord
 from homewire.projects.models import KeyScope
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_project
 from homewire.store.parts import Part
@@ -79,7 +79,7 @@ def to_response(entity: EntityRecord) -> models.Entity:
     )
 
 
-async def list_entities(api: Api, call: Call[EntityQuery, None]) -> Part[models.Entity]:
+async def list_entities(api: RestContext, call: Call[EntityQuery, None]) -> Part[models.Entity]:
     """List entities by id."""
     query = call.query
     given = call.request.query.getall("entityClasses", [])
@@ -88,7 +88,7 @@ async def list_entities(api: Api, call: Call[EntityQuery, None]) -> Part[models.
     return part.map(to_response)
 
 
-async def create_entity(api: Api, call: Call[NoQuery, NewEntity]) -> models.Entity:
+async def create_entity(api: RestContext, call: Call[NoQuery, NewEntity]) -> models.Entity:
     """Create an entity that is bound to a home."""
     body = call.body
     if body.project_id not in (None, call.project_id):
@@ -111,12 +111,12 @@ async def create_entity(api: Api, call: Call[NoQuery, NewEntity]) -> models.Enti
         raise InvalidInput("homeId", "is no home of the project") from None
 
 
-async def get_entity(api: Api, call: Call[NoQuery, None]) -> models.Entity:
+async def get_entity(api: RestContext, call: Call[NoQuery, None]) -> models.Entity:
     """Get an entity."""
     return to_response(await _entity(api, call))
 
 
-async def update_entity(api: Api, call: Call[NoQuery, EntityChanges]) -> None:
+async def update_entity(api: RestContext, call: Call[NoQuery, EntityChanges]) -> None:
     """Change fields of an entity. Its home and id cannot be changed."""
     entity = await _entity(api, call)
     wanted: dict[str, Any] = changes(call.body, to_response(entity), MUTABLE)
@@ -129,12 +129,12 @@ async def update_entity(api: Api, call: Call[NoQuery, EntityChanges]) -> None:
     await api.store.entities.update(entity, wanted)
 
 
-async def delete_entity(api: Api, call: Call[NoQuery, None]) -> None:
+async def delete_entity(api: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete an entity. Its id can be bound to another home then."""
     await api.store.entities.delete(call.project_id, call.text("entityId"))
 
 
-async def _entity(api: Api, call: Call[Any, Any]) -> EntityRecord:
+async def _entity(api: RestContext, call: Call[Any, Any]) -> EntityRecord:
     entity = await api.store.entities.get(call.project_id, call.text("entityId"))
     if entity is None:
         raise NotFound

@@ -59,8 +59,8 @@ from homewire.errors import (
     UnknownRecord,
 )
 from homewire.events.context import (
+    EventContext,
     IdempotentRequest,
-    Ingest,
     append_event,
     idempotency_key,
     idempotent_request,
@@ -81,78 +81,80 @@ Outcome: TypeAlias = bytes | RequestError
 """The stream id of an item that was stored, or the reason why it was not."""
 
 
-def routes(ingest: Ingest) -> list[web.RouteDef]:
+def routes(context: EventContext) -> list[web.RouteDef]:
     """The routes to mount at the URL root. Handlers raise `errors.RequestError`; a middleware renders it."""
     return [
-        web.put("/devices/{deviceId}/event", partial(put_device_event, ingest)),
-        web.put("/homes/{homeId}/event", partial(put_home_event, ingest)),
-        web.put("/devices/{deviceId}/command", partial(put_device_command, ingest)),
-        web.post("/events", partial(post_events, ingest)),
+        web.put("/devices/{deviceId}/event", partial(put_device_event, context)),
+        web.put("/homes/{homeId}/event", partial(put_home_event, context)),
+        web.put("/devices/{deviceId}/command", partial(put_device_command, context)),
+        web.post("/events", partial(post_events, context)),
     ]
 
 
 # -- one event --
 
 
-async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamResponse:
+async def put_device_event(context: EventContext, request: web.Request) -> web.StreamResponse:
     """`PUT /devices/{deviceId}/event`, spec 001 *Send Device Event*: for the key of this device."""
-    principal = await ingest.authenticate(request)
+    principal = await context.authenticate(request)
     if principal.kind is not PrincipalKind.DEVICE:
         raise PermissionDenied(needs="the key of the device")
-    ingest.rates.take(principal)
+    context.rates.take(principal)
     device_id = path_id(request, "deviceId")
-    home_id, location = await _own_home(ingest, principal, device_id)
+    home_id, location = await _own_home(context, principal, device_id)
     key = idempotency_key(request)
-    body = await ingest.reader.read(request, ingest.body_bytes)
-    ingest.rates.take_bytes(principal, len(body))
-    event = _parse(body, ingest)
-    await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
+    body = await context.reader.read(request, context.body_bytes)
+    context.rates.take_bytes(principal, len(body))
+    event = _parse(body, context)
+    await require_binding(context.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
         principal.project_id,
         home_id,
         device_id,
-        ingest.clock.now_ms(),
+        context.clock.now_ms(),
         location.device_class,
         client_address(request),
         0,
         None,
     )
-    once = idempotent_request(ingest.rates, key, principal, f"PUT /devices/{device_id}/event", body)
-    await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
+    once = idempotent_request(context.rates, key, principal, f"PUT /devices/{device_id}/event", body)
+    await append_event(context.bus, shard_of(home_id, context.shards), envelope, once)
     return whole_answer(request, 204)
 
 
-async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResponse:
+async def put_home_event(context: EventContext, request: web.Request) -> web.StreamResponse:
     """`PUT /homes/{homeId}/event`, spec 001 *Send Event to Home*: for a project key that may send events."""
-    principal = await ingest.authenticate(request)
+    principal = await context.authenticate(request)
     require_project_key(principal, KeyScope.SEND_EVENT)
-    ingest.rates.take(principal)
+    context.rates.take(principal)
     home_id = path_id(request, "homeId")
-    if home_id not in await ingest.directory.active_homes(principal.project_id, (home_id,)):
-        raise await inactive_home_error(ingest.directory, principal.project_id, home_id)
+    if home_id not in await context.directory.active_homes(principal.project_id, (home_id,)):
+        raise await inactive_home_error(context.directory, principal.project_id, home_id)
     key = idempotency_key(request)
-    body = await ingest.reader.read(request, ingest.body_bytes)
-    ingest.rates.take_bytes(principal, len(body))
-    event = _parse(body, ingest)
-    await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
+    body = await context.reader.read(request, context.body_bytes)
+    context.rates.take_bytes(principal, len(body))
+    event = _parse(body, context)
+    await require_binding(context.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
         principal.project_id,
         home_id,
         0,
-        ingest.clock.now_ms(),
+        context.clock.now_ms(),
         None,
         None,
         principal.id,
         principal.name,
     )
-    once = idempotent_request(ingest.rates, key, principal, f"PUT /homes/{home_id}/event", body)
-    await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
+    once = idempotent_request(context.rates, key, principal, f"PUT /homes/{home_id}/event", body)
+    await append_event(context.bus, shard_of(home_id, context.shards), envelope, once)
     return whole_answer(request, 204)
 
 
-async def _own_home(ingest: Ingest, principal: Principal, device_id: int) -> tuple[int, DeviceLocation]:
+async def _own_home(
+    context: EventContext, principal: Principal, device_id: int
+) -> tuple[int, DeviceLocation]:
     """The home and location of the calling device.
 
     Raises NotFound for the id of another device, InvalidInput for a device without a home or in a deactivated
@@ -160,21 +162,21 @@ async def _own_home(ingest: Ingest, principal: Principal, device_id: int) -> tup
     """
     if device_id != principal.id:
         raise NotFound
-    location = (await ingest.directory.locate(principal.project_id, (device_id,))).get(device_id)
+    location = (await context.directory.locate(principal.project_id, (device_id,))).get(device_id)
     if location is None:
         raise NotFound
     if location.home_id is None:
         raise InvalidInput(
             "deviceId", "the device is in no home: put it into one before it sends events", NOT_IN_HOME
         )
-    await require_active(ingest.directory, principal.project_id, location.home_id)
+    await require_active(context.directory, principal.project_id, location.home_id)
     return location.home_id, location
 
 
-def _parse(body: bytes, ingest: Ingest) -> EventInput:
+def _parse(body: bytes, context: EventContext) -> EventInput:
     """Validate the body of an event. Raises InvalidInput that names the field."""
     try:
-        return parse_event(body, not ingest.platform_types)
+        return parse_event(body, not context.platform_types)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
 
@@ -182,42 +184,42 @@ def _parse(body: bytes, ingest: Ingest) -> EventInput:
 # -- many events --
 
 
-async def post_events(ingest: Ingest, request: web.Request) -> web.StreamResponse:
+async def post_events(context: EventContext, request: web.Request) -> web.StreamResponse:
     """`POST /events`: for a project key that may send events. 200 with `{"results": […]}`.
 
     503 only if every item failed because Redis is unavailable. All items count against the limits, also
     refused ones. Beyond a limit the whole request is answered 429.
     """
-    principal = await ingest.authenticate(request)
+    principal = await context.authenticate(request)
     require_project_key(principal, KeyScope.SEND_EVENT)
     key = idempotency_key(request)
-    body = await ingest.reader.read(request, ingest.bulk_body_bytes)
+    body = await context.reader.read(request, context.bulk_body_bytes)
     try:
-        batch = EventBatch(body, not ingest.platform_types)
+        batch = EventBatch(body, not context.platform_types)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
-    ingest.rates.take(principal, len(batch))
-    ingest.rates.take_bytes(principal, len(body))
-    placed = await _place(ingest, principal, batch)
+    context.rates.take(principal, len(batch))
+    context.rates.take_bytes(principal, len(body))
+    placed = await _place(context, principal, batch)
     refused: set[int] = set()
     outcomes: Sequence[Outcome]
     if batch.names_entities:
-        refused = await items_bound_elsewhere(ingest.directory, principal.project_id, placed.placed())
-    once = idempotent_request(ingest.rates, key, principal, "POST /events", body, len(batch))
+        refused = await items_bound_elsewhere(context.directory, principal.project_id, placed.placed())
+    once = idempotent_request(context.rates, key, principal, "POST /events", body, len(batch))
     if once is not None:
-        outcomes = await _append_once(ingest, once, placed, refused)
+        outcomes = await _append_once(context, once, placed, refused)
     elif refused:
-        outcomes = await _append_some(ingest.bus, placed, refused)
+        outcomes = await _append_some(context.bus, placed, refused)
     else:
-        outcomes = await _append(ingest.bus, placed)
+        outcomes = await _append(context.bus, placed)
     _raise_if_none_stored(len(batch), outcomes)
     results = placed.results(_results(outcomes))
     return whole_answer(request, 200, results)
 
 
-async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> PlacedEvents:
+async def _place(context: EventContext, principal: Principal, batch: EventBatch) -> PlacedEvents:
     """Find each item's shard and envelope: one query for all devices, then one for all homes."""
-    project_id, directory = principal.project_id, ingest.directory
+    project_id, directory = principal.project_id, context.directory
     home_ids, device_ids = batch.targets()
     located = await directory.locate(project_id, device_ids) if device_ids else {}
     devices = {
@@ -227,12 +229,12 @@ async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> Pla
     homes, deactivated = await split_by_active(directory, project_id, home_ids)
     return batch.place(
         project_id,
-        ingest.clock.now_ms(),
+        context.clock.now_ms(),
         principal.id,
         principal.name,
         homes,
         devices,
-        ingest.shards,
+        context.shards,
         deactivated,
     )
 
@@ -258,10 +260,10 @@ async def _append_some(bus: Bus, placed: PlacedEvents, refused: set[int]) -> lis
 
 
 async def _append_once(
-    ingest: Ingest, once: IdempotentRequest, placed: PlacedEvents, refused: set[int]
+    context: EventContext, once: IdempotentRequest, placed: PlacedEvents, refused: set[int]
 ) -> list[Outcome]:
     """Append with one atomic step for each shard, concurrently. Returns the outcome of each placed item."""
-    await _record_key(ingest, once)
+    await _record_key(context, once)
     by_shard: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
     outcomes: dict[int, Outcome] = {}
     for index, shard, envelope in placed.placed():
@@ -269,16 +271,16 @@ async def _append_once(
             outcomes[index] = bound_elsewhere()
         else:
             by_shard[shard].append((index, envelope))
-    steps = [_append_shard(ingest.bus, once, shard, labelled) for shard, labelled in by_shard.items()]
+    steps = [_append_shard(context.bus, once, shard, labelled) for shard, labelled in by_shard.items()]
     for done in await asyncio.gather(*steps):
         outcomes.update(done)
     return [outcomes[index] for index in sorted(outcomes)]
 
 
-async def _record_key(ingest: Ingest, once: IdempotentRequest) -> None:
+async def _record_key(context: EventContext, once: IdempotentRequest) -> None:
     """Bind the key to this body. Raises InvalidInput if it was used with another one, BusError."""
-    shard = shard_of(int(once.scope_key[:15], 16), ingest.shards)
-    if await ingest.bus.append_once(shard, f"{once.scope_key}:bulk", once.fingerprint, []) is None:
+    shard = shard_of(int(once.scope_key[:15], 16), context.shards)
+    if await context.bus.append_once(shard, f"{once.scope_key}:bulk", once.fingerprint, []) is None:
         raise key_reused()
 
 
@@ -321,66 +323,66 @@ def _failure(error: RequestError) -> str:
 # -- one command --
 
 
-async def put_device_command(ingest: Ingest, request: web.Request) -> web.StreamResponse:
+async def put_device_command(context: EventContext, request: web.Request) -> web.StreamResponse:
     """`PUT /devices/{deviceId}/command`, spec 001 *Send Command*: for users and project keys with access."""
-    principal = await ingest.authenticate(request)
+    principal = await context.authenticate(request)
     if principal.kind is PrincipalKind.DEVICE:
         raise PermissionDenied(needs="a user's or a project's key")
     if principal.kind is PrincipalKind.PROJECT_KEY:
         require_project_key(principal, KeyScope.SEND_COMMAND)
-    ingest.rates.take(principal)
+    context.rates.take(principal)
     device_id = path_id(request, "deviceId")
-    await _require_visible(ingest, principal, device_id)
-    queue_s = _queue_seconds(ingest, request)
-    refuses = queue_s is None and await _refuses_offline(ingest, request, principal)
+    await _require_visible(context, principal, device_id)
+    queue_s = _queue_seconds(context, request)
+    refuses = queue_s is None and await _refuses_offline(context, request, principal)
     key = idempotency_key(request)
-    body = await ingest.reader.read(request, ingest.body_bytes)
-    ingest.rates.take_bytes(principal, len(body))
+    body = await context.reader.read(request, context.body_bytes)
+    context.rates.take_bytes(principal, len(body))
     try:
         command = parse_command(body)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
-    if queue_s is not None and ingest.queued_commands is not None:
-        now = ingest.clock.now_ms()
+    if queue_s is not None and context.queued_commands is not None:
+        now = context.clock.now_ms()
         expires = now + queue_s * 1000
         head, tail = queued_command_envelope(command, principal.project_id, device_id, now, expires)
         queued = QueuedCommand(device_id, head, tail, expires)
-        await _queue(ingest, ingest.queued_commands, request, principal, queued, body)
+        await _queue(context, context.queued_commands, request, principal, queued, body)
         return whole_answer(request, 204)
     if refuses:
-        await _require_connected(ingest, principal, device_id)
-    envelope = command_envelope(command, principal.project_id, device_id, ingest.clock.now_ms())
-    once = idempotent_request(ingest.rates, key, principal, f"PUT /devices/{device_id}/command", body)
-    await append_event(ingest.bus, shard_of(device_id, ingest.shards), envelope, once)
+        await _require_connected(context, principal, device_id)
+    envelope = command_envelope(command, principal.project_id, device_id, context.clock.now_ms())
+    once = idempotent_request(context.rates, key, principal, f"PUT /devices/{device_id}/command", body)
+    await append_event(context.bus, shard_of(device_id, context.shards), envelope, once)
     return whole_answer(request, 204)
 
 
-async def _refuses_offline(ingest: Ingest, request: web.Request, principal: Principal) -> bool:
+async def _refuses_offline(context: EventContext, request: web.Request, principal: Principal) -> bool:
     """Whether the command is refused if the device is not connected.
 
     The query parameter `offline` decides; without it the setting of the project. Raises InvalidInput.
     """
     given = request.query.getall("offline", None)
     if given is None:
-        project = await ingest.directory.project(principal.project_id)
+        project = await context.directory.project(principal.project_id)
         return project is not None and project.offline_commands is OfflineCommands.REFUSE
     if len(given) != 1 or given[0] not in set(OfflineCommands):
         raise InvalidInput("offline", f"must be {' or '.join(OfflineCommands)}")
     return given[0] == OfflineCommands.REFUSE
 
 
-async def _require_connected(ingest: Ingest, principal: Principal, device_id: int) -> None:
+async def _require_connected(context: EventContext, principal: Principal, device_id: int) -> None:
     """Raises PermissionDenied (DEVICE_OFFLINE) unless the device is connected to a node."""
-    if ingest.is_connected is not None and not await ingest.is_connected(principal.project_id, device_id):
+    if context.is_connected is not None and not await context.is_connected(principal.project_id, device_id):
         raise PermissionDenied("DEVICE_OFFLINE", field="deviceId", problem="the device is not connected")
 
 
-def _queue_seconds(ingest: Ingest, request: web.Request) -> int | None:
+def _queue_seconds(context: EventContext, request: web.Request) -> int | None:
     """How long the command may wait in the queue of its device; None: not at all. Raises InvalidInput."""
     given = request.query.getall("queue", None)
     if given is None:
         return None
-    longest = ingest.max_queued_s
+    longest = context.max_queued_s
     text = given[0]
     is_number = len(given) == 1 and text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
     if not is_number or not 1 <= int(text) <= longest:
@@ -389,7 +391,7 @@ def _queue_seconds(ingest: Ingest, request: web.Request) -> int | None:
 
 
 async def _queue(
-    ingest: Ingest,
+    context: EventContext,
     queued_commands: QueuedCommands,
     request: web.Request,
     principal: Principal,
@@ -398,10 +400,10 @@ async def _queue(
 ) -> None:
     """Queue a command, at most once with an Idempotency-Key. The same step sends it through the shard."""
     operation = f"PUT /devices/{command.device_id}/command?queue={request.query['queue']}"
-    once = idempotent_request(ingest.rates, idempotency_key(request), principal, operation, body)
-    stored = (once.scope_key, once.fingerprint, ingest.bus.idempotency_ms) if once else None
+    once = idempotent_request(context.rates, idempotency_key(request), principal, operation, body)
+    stored = (once.scope_key, once.fingerprint, context.bus.idempotency_ms) if once else None
     try:
-        is_queued = await queued_commands.add(principal.project_id, command, ingest.queue_bounds, stored)
+        is_queued = await queued_commands.add(principal.project_id, command, context.queue_bounds, stored)
     except UnknownRecord:
         # The device was deleted in the meantime.
         raise NotFound from None
@@ -409,35 +411,37 @@ async def _queue(
         raise key_reused()
 
 
-async def _require_visible(ingest: Ingest, principal: Principal, device_id: int) -> None:
+async def _require_visible(context: EventContext, principal: Principal, device_id: int) -> None:
     """Raises NotFound, with the same answer, for an unknown device and for one in none of the user's homes.
 
     In a project with permissions a user needs the permission to write the device, and no membership; a member
     without it gets PermissionDenied. If the home is deactivated, a caller with access gets InvalidInput.
     """
-    require_location = partial(_require_location, ingest, principal, device_id)
-    await authorize_with_fresh_location(ingest.directory, principal.project_id, device_id, require_location)
+    require_location = partial(_require_location, context, principal, device_id)
+    await authorize_with_fresh_location(context.directory, principal.project_id, device_id, require_location)
 
 
 async def _require_location(
-    ingest: Ingest, principal: Principal, device_id: int, location: DeviceLocation | None
+    context: EventContext, principal: Principal, device_id: int, location: DeviceLocation | None
 ) -> None:
     if location is None:
         raise NotFound
     home_id = location.home_id
     if principal.kind is not PrincipalKind.PROJECT_KEY:
-        await _require_access(ingest, principal, device_id, home_id)
+        await _require_access(context, principal, device_id, home_id)
     if home_id is not None:
-        await require_active(ingest.directory, principal.project_id, home_id)
+        await require_active(context.directory, principal.project_id, home_id)
 
 
-async def _require_access(ingest: Ingest, principal: Principal, device_id: int, home_id: int | None) -> None:
+async def _require_access(
+    context: EventContext, principal: Principal, device_id: int, home_id: int | None
+) -> None:
     if home_id is None:
         raise NotFound
-    permitted = await has_permission(ingest.directory, principal, PermissionKind.WRITE_DEVICE, device_id)
+    permitted = await has_permission(context.directory, principal, PermissionKind.WRITE_DEVICE, device_id)
     if permitted:
         return
-    if not await ingest.directory.member_of(principal.project_id, principal.id, (home_id,)):
+    if not await context.directory.member_of(principal.project_id, principal.id, (home_id,)):
         raise NotFound
     if permitted is False:
         raise permission_needed(PermissionKind.WRITE_DEVICE, device_id)

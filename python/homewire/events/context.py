@@ -31,7 +31,7 @@ MAX_KEY_LENGTH: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
-class Ingest:
+class EventContext:
     """Dependencies and bounds of the handlers of events and commands. Sizes in bytes, times in seconds."""
 
     bus: Bus

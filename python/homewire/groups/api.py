@@ -9,7 +9,7 @@ import msgspec
 from homewire.groups.store import Group as GroupRecord
 from homewire.projects.models import KeyScope
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_project
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
@@ -28,27 +28,27 @@ def to_response(group: GroupRecord) -> models.Group:
     )
 
 
-async def list_groups(api: Api, call: Call[Paging, None]) -> Part[models.Group]:
+async def list_groups(api: RestContext, call: Call[Paging, None]) -> Part[models.Group]:
     """List the groups by id."""
     return (await api.store.groups.part(call.project_id, call.query.skip, call.query.limit)).map(to_response)
 
 
-async def create_group(api: Api, call: Call[NoQuery, NewGroup]) -> models.Group:
+async def create_group(api: RestContext, call: Call[NoQuery, NewGroup]) -> models.Group:
     """Create a group without members and permissions."""
     return to_response(await api.store.groups.create(call.project_id, call.body.name))
 
 
-async def get_group(api: Api, call: Call[NoQuery, None]) -> models.Group:
+async def get_group(api: RestContext, call: Call[NoQuery, None]) -> models.Group:
     """Get a group."""
     return to_response(await api.store.groups.get(call.project_id, call.ids["groupId"]))
 
 
-async def delete_group(api: Api, call: Call[NoQuery, None]) -> None:
+async def delete_group(api: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete a group. Its members have lost its permissions when this is answered."""
     await api.store.groups.delete(call.project_id, call.ids["groupId"])
 
 
-async def list_members(api: Api, call: Call[Paging, None]) -> Part[models.GroupMember]:
+async def list_members(api: RestContext, call: Call[Paging, None]) -> Part[models.GroupMember]:
     """List the members by user id."""
     members, total = await api.store.groups.members(
         call.project_id, call.ids["groupId"], call.query.skip, call.query.limit
@@ -59,12 +59,12 @@ async def list_members(api: Api, call: Call[Paging, None]) -> Part[models.GroupM
     )
 
 
-async def add_member(api: Api, call: Call[NoQuery, None]) -> None:
+async def add_member(api: RestContext, call: Call[NoQuery, None]) -> None:
     """Add a member. Without effect for a member."""
     await api.store.groups.enter(call.project_id, call.ids["groupId"], call.ids["userId"])
 
 
-async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
+async def remove_member(api: RestContext, call: Call[NoQuery, None]) -> None:
     """Remove a member, who has lost the permissions of the group when this is answered."""
     await api.store.groups.quit(call.project_id, call.ids["groupId"], call.ids["userId"])
 

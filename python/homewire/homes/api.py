@@ -19,7 +19,7 @@ from homewire.logins.attempt_limits import invitation_limits, limited_action, me
 from homewire.messages.models import Message, MessageKind, OutboxMessage
 from homewire.projects.models import KeyScope
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation, Paging, home_in_path
 from homewire.store import checks
@@ -84,7 +84,7 @@ def acting_user(caller: Principal) -> int:
     return caller.id if caller.kind is PrincipalKind.USER else NO_USER
 
 
-async def get_homes(api: Api, call: Call[HomeQuery, None]) -> Part[models.Home]:
+async def get_homes(api: RestContext, call: Call[HomeQuery, None]) -> Part[models.Home]:
     """List the homes of a user by id; with a project key also those of the project."""
     store, project_id, query = api.store.homes, call.project_id, call.query
     if query.project_id not in (None, project_id):
@@ -102,7 +102,7 @@ async def get_homes(api: Api, call: Call[HomeQuery, None]) -> Part[models.Home]:
     return part.map(home_response)
 
 
-async def create_home(api: Api, call: Call[NoQuery, NewHome]) -> models.Home:
+async def create_home(api: RestContext, call: Call[NoQuery, NewHome]) -> models.Home:
     """Create a home. The calling user becomes its owner."""
     body = call.body
     return home_response(
@@ -110,7 +110,7 @@ async def create_home(api: Api, call: Call[NoQuery, NewHome]) -> models.Home:
     )
 
 
-async def get_home(api: Api, call: Call[NoQuery, None]) -> models.Home:
+async def get_home(api: RestContext, call: Call[NoQuery, None]) -> models.Home:
     """Get a home. A user who was invited to it accepts the invitation by that."""
     if call.principal.kind is PrincipalKind.USER:
         # A user with too many homes cannot accept, and gets the home all the same.
@@ -119,7 +119,7 @@ async def get_home(api: Api, call: Call[NoQuery, None]) -> models.Home:
     return home_response(await _home(api, call.project_id, call.ids["homeId"]))
 
 
-async def update_home(api: Api, call: Call[NoQuery, HomeChanges]) -> None:
+async def update_home(api: RestContext, call: Call[NoQuery, HomeChanges]) -> None:
     """Set name and time zone, as an owner. A project key may also deactivate or activate the home."""
     home_id, is_user = call.ids["homeId"], call.principal.kind is PrincipalKind.USER
     home = await _home(api, call.project_id, home_id)
@@ -135,19 +135,19 @@ async def update_home(api: Api, call: Call[NoQuery, HomeChanges]) -> None:
         await api.store.homes.set_deactivated(call.project_id, home_id, deactivated, given)
 
 
-async def delete_home(api: Api, call: Call[NoQuery, None]) -> None:
+async def delete_home(api: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete a home, as an owner. Its devices are in no home afterwards."""
     await api.store.homes.delete(call.project_id, call.ids["homeId"], acting_user(call.principal))
 
 
-async def _home(api: Api, project_id: int, home_id: int) -> HomeRecord:
+async def _home(api: RestContext, project_id: int, home_id: int) -> HomeRecord:
     home = await api.store.homes.get(project_id, home_id)
     if home is None:
         raise NotFound
     return home
 
 
-async def _require_user(api: Api, caller: Principal, user_id: int) -> None:
+async def _require_user(api: RestContext, caller: Principal, user_id: int) -> None:
     """Raises PermissionDenied for another or an unknown user."""
     if caller.kind is PrincipalKind.USER:
         known = caller.id == user_id
@@ -210,7 +210,7 @@ def member_response(found: MemberUser, caller: Principal) -> models.HomeMember:
     )
 
 
-async def get_members(api: Api, call: Call[Paging, None]) -> Part[models.HomeMember]:
+async def get_members(api: RestContext, call: Call[Paging, None]) -> Part[models.HomeMember]:
     """List the members by user id."""
     part = await api.store.members.part(
         call.project_id, call.ids["homeId"], call.query.skip, call.query.limit
@@ -218,7 +218,7 @@ async def get_members(api: Api, call: Call[Paging, None]) -> Part[models.HomeMem
     return part.map(partial(member_response, caller=call.principal))
 
 
-async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMember:
+async def add_member(api: RestContext, call: Call[NoQuery, NewMember]) -> models.HomeMember:
     """Add a member, and queue an e-mail to the address, if there is one."""
     body, home_id = call.body, call.ids["homeId"]
     project = await api.store.projects.get(call.project_id)
@@ -243,13 +243,13 @@ async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMem
     return member_response(added, call.principal)
 
 
-async def get_member(api: Api, call: Call[NoQuery, None]) -> models.HomeMember:
+async def get_member(api: RestContext, call: Call[NoQuery, None]) -> models.HomeMember:
     """Get a member."""
     member = await api.store.members.get(call.project_id, call.ids["homeId"], call.ids["userId"])
     return member_response(member, call.principal)
 
 
-async def update_member(api: Api, call: Call[NoQuery, MemberChanges]) -> None:
+async def update_member(api: RestContext, call: Call[NoQuery, MemberChanges]) -> None:
     """Set the role, as an owner; or accept the invitation, as the member."""
     home_id, user_id = call.ids["homeId"], call.ids["userId"]
     member = await api.store.members.get(call.project_id, home_id, user_id)
@@ -264,7 +264,7 @@ async def update_member(api: Api, call: Call[NoQuery, MemberChanges]) -> None:
     await api.store.homes.set_role(call.project_id, home_id, user_id, role, acting_user(call.principal))
 
 
-async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
+async def remove_member(api: RestContext, call: Call[NoQuery, None]) -> None:
     """Remove a member, as an owner or the member. A home without members is deleted."""
     home_id, user_id = call.ids["homeId"], call.ids["userId"]
     await api.store.homes.remove_member(call.project_id, home_id, user_id, acting_user(call.principal))
@@ -272,7 +272,7 @@ async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
 
 @asynccontextmanager
 async def _invitation(
-    api: Api, call: Call[NoQuery, NewMember], home_id: int, invitee: Invitee
+    api: RestContext, call: Call[NoQuery, NewMember], home_id: int, invitee: Invitee
 ) -> AsyncIterator[OutboxMessage | None]:
     """Within this context the message to the new member, counted by the limits; None without an address."""
     async with AsyncExitStack() as stack:

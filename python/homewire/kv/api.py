@@ -11,7 +11,7 @@ from homewire.kv.store import KeyValue as KeyValueRecord
 from homewire.kv.store import Owner, ValueLimits
 from homewire.projects.models import KeyScope
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.operation import (
     Access,
     Call,
@@ -50,14 +50,14 @@ def to_response(pair: KeyValueRecord) -> models.KeyValuePair:
     )
 
 
-async def list_values(api: Api, call: Call[ValueQuery, None]) -> Part[models.KeyValuePair]:
+async def list_values(api: RestContext, call: Call[ValueQuery, None]) -> Part[models.KeyValuePair]:
     """List values in the order of their keys."""
     query = call.query
     part = await api.store.key_values.part(_owner(call), query.key_prefix, query.skip, query.limit)
     return part.map(to_response)
 
 
-async def get_value(api: Api, call: Call[NoQuery, None]) -> models.KeyValuePair:
+async def get_value(api: RestContext, call: Call[NoQuery, None]) -> models.KeyValuePair:
     """Get a value."""
     pair = await api.store.key_values.get(_owner(call), call.text("key"))
     if pair is None:
@@ -65,7 +65,7 @@ async def get_value(api: Api, call: Call[NoQuery, None]) -> models.KeyValuePair:
     return to_response(pair)
 
 
-async def put_value(api: Api, call: Call[NoQuery, NewValue]) -> None:
+async def put_value(api: RestContext, call: Call[NoQuery, NewValue]) -> None:
     """Set a value. Subscribers of the home receive an event."""
     key, body, settings = call.text("key"), call.body, api.settings
     if body.key is not None and body.key != key:
@@ -78,13 +78,13 @@ async def put_value(api: Api, call: Call[NoQuery, NewValue]) -> None:
     await api.store.key_values.put(_owner(call), key, value, limits, call.principal)
 
 
-async def delete_value(api: Api, call: Call[NoQuery, None]) -> None:
+async def delete_value(api: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete a value. Subscribers of the home receive an event."""
     _take_rates(api, call)
     await api.store.key_values.delete(_owner(call), call.text("key"), call.principal)
 
 
-def _take_rates(api: Api, call: Call[Any, Any], size: int = 0) -> None:
+def _take_rates(api: RestContext, call: Call[Any, Any], size: int = 0) -> None:
     """Count a change as the event that it sends. Raises TooManyRequests."""
     api.rates.take(call.principal)
     api.rates.take_bytes(call.principal, size)

@@ -4,7 +4,6 @@
 rates        events per second: the count of this node, and the exchange of counts with other nodes
 connections  WebSockets: checked at the handshake against the core's count and the leases of other nodes
 buckets      handshakes and requests per second, of this node alone
-turns        concurrent work of one subject
 sharing      Redis' clock, and exchanges that continue after an outage
 ```
 

@@ -17,7 +17,7 @@ from homewire.errors import Conflict, InvalidInput, LoginRefused, Unauthenticate
 from homewire.logins.attempt_limits import login_attempt
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject
 from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation
 from homewire.sessions.models import Session
@@ -45,7 +45,7 @@ class Credentials(WholeObject, frozen=True, kw_only=True, rename="camel"):
     user_id: models.IdOrZero | None = None
 
 
-async def get_auth(api: Api, call: Call[NoQuery, None]) -> models.AuthenticationInfo:
+async def get_auth(api: RestContext, call: Call[NoQuery, None]) -> models.AuthenticationInfo:
     """The principal of the key; `nobody` without a valid key."""
     try:
         caller = await api.authenticate(call.request)
@@ -64,7 +64,9 @@ async def get_auth(api: Api, call: Call[NoQuery, None]) -> models.Authentication
     return info
 
 
-async def authenticate_user(api: Api, call: Call[NoQuery, Credentials]) -> models.ClientAuthentication:
+async def authenticate_user(
+    api: RestContext, call: Call[NoQuery, Credentials]
+) -> models.ClientAuthentication:
     """Open a session for a user who authenticates as the account system demands."""
     project = await open_project(api, call.body.project_id)
     reject_other_account_systems(call.body, project.accounts)
@@ -78,7 +80,7 @@ async def authenticate_user(api: Api, call: Call[NoQuery, Credentials]) -> model
 
 
 async def _by_password(
-    api: Api, call: Call[NoQuery, Credentials], project: Project
+    api: RestContext, call: Call[NoQuery, Credentials], project: Project
 ) -> models.ClientAuthentication:
     app_id = await _app(api, call, project)
     email = checks.email(required("email", call.body.email))
@@ -88,7 +90,7 @@ async def _by_password(
 
 
 async def _by_code(
-    api: Api, call: Call[NoQuery, Credentials], project: Project
+    api: RestContext, call: Call[NoQuery, Credentials], project: Project
 ) -> models.ClientAuthentication:
     app_id = await _app(api, call, project)
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
@@ -104,7 +106,7 @@ async def _by_code(
 
 
 async def _by_project_key(
-    api: Api, call: Call[NoQuery, Credentials], project: Project
+    api: RestContext, call: Call[NoQuery, Credentials], project: Project
 ) -> models.ClientAuthentication:
     await require_byou_key(api, call.request, project)
     if call.body.user_id is None:
@@ -116,7 +118,7 @@ async def _by_project_key(
         raise InvalidInput("userId", "is no user of the project") from error
 
 
-async def _app(api: Api, call: Call[NoQuery, Credentials], project: Project) -> str:
+async def _app(api: RestContext, call: Call[NoQuery, Credentials], project: Project) -> str:
     app_id = required("appId", call.body.app_id)
     if not await api.store.apps.exists(project.id, app_id):
         raise InvalidInput("appId", "is no app of the project")
@@ -124,7 +126,7 @@ async def _app(api: Api, call: Call[NoQuery, Credentials], project: Project) -> 
 
 
 async def _open_session(
-    api: Api, call: Call[NoQuery, Credentials], user_id: int, app_id: str
+    api: RestContext, call: Call[NoQuery, Credentials], user_id: int, app_id: str
 ) -> models.ClientAuthentication:
     return _answer(*await open_session(api, call.request, call.body.project_id, user_id, app_id))
 
@@ -135,7 +137,7 @@ def _answer(session: Session, key: str) -> models.ClientAuthentication:
     )
 
 
-async def create_login_token(api: Api, call: Call[NoQuery, None]) -> models.LoginToken:
+async def create_login_token(api: RestContext, call: Call[NoQuery, None]) -> models.LoginToken:
     """A token for one login of the user."""
     lifetime_ms = milliseconds(api.settings.login_token_lifetime_s)
     token, expires_ms = await api.store.login_tokens.create(call.project_id, call.ids["userId"], lifetime_ms)
@@ -201,7 +203,7 @@ OPERATIONS: Final = (
 
 
 async def log_in_by_password(
-    api: Api,
+    api: RestContext,
     request: web.Request,
     project: Project,
     name: str,
@@ -246,7 +248,7 @@ async def log_in_by_password(
 
 
 async def open_session(
-    api: Api,
+    api: RestContext,
     request: web.Request,
     project_id: int,
     user_id: int,

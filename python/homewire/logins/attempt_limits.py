@@ -17,7 +17,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import NotConfirmed, RequestError, StoreError, Unavailable
 from homewire.limits.connections import network_of
 from homewire.logins.store import Account, AttemptLimit, Delays
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.server.clients import client_address
 from homewire.store.keys import DAY_MS
 from homewire.timestamps import milliseconds
@@ -49,7 +49,7 @@ class Attempt:
 
 @asynccontextmanager
 async def limited_attempt(
-    api: Api, project_id: int, allowances: Sequence[AttemptLimit]
+    api: RestContext, project_id: int, allowances: Sequence[AttemptLimit]
 ) -> AsyncIterator[Attempt]:
     """The body makes an attempt; only `raise attempt.failed(…)` counts it.
 
@@ -72,7 +72,9 @@ async def limited_attempt(
 
 
 @asynccontextmanager
-async def login_attempt(api: Api, request: web.Request, project_id: int, name: str) -> AsyncIterator[Attempt]:
+async def login_attempt(
+    api: RestContext, request: web.Request, project_id: int, name: str
+) -> AsyncIterator[Attempt]:
     """An attempt to authenticate as an account; otherwise like `limited_attempt`.
 
     It is counted by account and network, and by account for all networks without a login to it lately. Beyond
@@ -91,7 +93,7 @@ async def login_attempt(api: Api, request: web.Request, project_id: int, name: s
     await trust(api, request, project_id, name)
 
 
-async def trust(api: Api, request: web.Request, project_id: int, name: str) -> None:
+async def trust(api: RestContext, request: web.Request, project_id: int, name: str) -> None:
     """The owner of an account authenticated: failed attempts of others do not block this network."""
     account = Account(name.lower(), subnet(request))
     limits = (_network_limit(api, account), _other_networks_limit(api, account))
@@ -99,17 +101,17 @@ async def trust(api: Api, request: web.Request, project_id: int, name: str) -> N
         await _shielded(api.store.attempts.trust(project_id, account, limits))
 
 
-def _network_limit(api: Api, account: Account) -> AttemptLimit:
+def _network_limit(api: RestContext, account: Account) -> AttemptLimit:
     settings, subject = api.settings, f"{account.name} from {account.network}"
     return AttemptLimit("account_attempts", settings.account_attempts, subject, *_delays(api))
 
 
-def _other_networks_limit(api: Api, account: Account) -> AttemptLimit:
+def _other_networks_limit(api: RestContext, account: Account) -> AttemptLimit:
     max_attempts = api.settings.unknown_network_attempts
     return AttemptLimit("unknown_network_attempts", max_attempts, account.name, *_delays(api))
 
 
-def _delays(api: Api) -> tuple[int, Delays]:
+def _delays(api: RestContext) -> tuple[int, Delays]:
     """How long failed attempts count (ms), which is longer than any delay; and the delays."""
     delays = Delays(
         milliseconds(api.settings.attempts_delay_s), milliseconds(api.settings.attempts_delay_max_s)
@@ -117,13 +119,13 @@ def _delays(api: Api) -> tuple[int, Delays]:
     return max(DAY_MS, 2 * delays.longest_ms), delays
 
 
-def _window_ms(api: Api) -> int:
+def _window_ms(api: RestContext) -> int:
     return milliseconds(api.settings.attempts_window_s)
 
 
 @asynccontextmanager
 async def limited_action(
-    api: Api, project_id: int, allowances: Sequence[AttemptLimit]
+    api: RestContext, project_id: int, allowances: Sequence[AttemptLimit]
 ) -> AsyncIterator[None]:
     """The action of the body counts, unless an error says that it was not done. Raises TooManyRequests."""
     async with limited_attempt(api, project_id, allowances) as attempt:
@@ -163,7 +165,7 @@ def subnet(request: web.Request) -> str:
     return network if ":" in network else network.rpartition(".")[0]
 
 
-def token_attempts(api: Api, request: web.Request) -> tuple[AttemptLimit, ...]:
+def token_attempts(api: RestContext, request: web.Request) -> tuple[AttemptLimit, ...]:
     """The limits of attempts to use a token, which names no account.
 
     They count apart from those of passwords, so that failed logins of a network do not block links in mails.
@@ -171,18 +173,18 @@ def token_attempts(api: Api, request: web.Request) -> tuple[AttemptLimit, ...]:
     return (_address_attempts(api, request, "token"),)
 
 
-def registration_limits(api: Api, request: web.Request) -> tuple[AttemptLimit, ...]:
+def registration_limits(api: RestContext, request: web.Request) -> tuple[AttemptLimit, ...]:
     """The limits of registrations that are refused because the address has a user: the refusal reveals it."""
     return (_address_attempts(api, request, "registration"),)
 
 
-def _address_attempts(api: Api, request: web.Request, what: str) -> AttemptLimit:
+def _address_attempts(api: RestContext, request: web.Request, what: str) -> AttemptLimit:
     subject = f"{what} {remote_network(request)}"
     return AttemptLimit("address_attempts", api.settings.address_attempts, subject, _window_ms(api))
 
 
 async def message_limits(
-    api: Api, request: web.Request, project_id: int, to: str
+    api: RestContext, request: web.Request, project_id: int, to: str
 ) -> tuple[AttemptLimit, ...]:
     """The limits of messages to an address or number.
 
@@ -192,7 +194,9 @@ async def message_limits(
     return _messages_to(api, request, to, is_known=await _is_known(api, request, project_id, to))
 
 
-async def sms_limits(api: Api, request: web.Request, project_id: int, phone: str) -> tuple[AttemptLimit, ...]:
+async def sms_limits(
+    api: RestContext, request: web.Request, project_id: int, phone: str
+) -> tuple[AttemptLimit, ...]:
     """The limits of SMS, which cost money: those of messages, and the project's number of SMS a day.
 
     A part of these is reserved for users at networks where they logged in lately, and one number gets only a
@@ -216,12 +220,14 @@ def _sms_a_day(max_attempts: int, subject: str) -> AttemptLimit:
     return AttemptLimit("project_sms_per_day", max_attempts, subject, DAY_MS)
 
 
-async def _is_known(api: Api, request: web.Request, project_id: int, to: str) -> bool:
+async def _is_known(api: RestContext, request: web.Request, project_id: int, to: str) -> bool:
     """Whether the owner of an address or number logged in from the client's network lately."""
     return await api.store.attempts.is_known_network(project_id, Account(to.lower(), subnet(request)))
 
 
-def _messages_to(api: Api, request: web.Request, to: str, *, is_known: bool) -> tuple[AttemptLimit, ...]:
+def _messages_to(
+    api: RestContext, request: web.Request, to: str, *, is_known: bool
+) -> tuple[AttemptLimit, ...]:
     settings, window_ms = api.settings, _window_ms(api)
     from_there = f"{to.lower()} from {subnet(request)}"
     limits = (
@@ -233,7 +239,9 @@ def _messages_to(api: Api, request: web.Request, to: str, *, is_known: bool) -> 
     return (*limits, AttemptLimit("recipient_messages", settings.recipient_messages, to.lower(), window_ms))
 
 
-def invitation_limits(api: Api, request: web.Request, caller: Principal, to: str) -> tuple[AttemptLimit, ...]:
+def invitation_limits(
+    api: RestContext, request: web.Request, caller: Principal, to: str
+) -> tuple[AttemptLimit, ...]:
     """The limits of mails that invite to a home.
 
     They count apart from `message_limits`, so that invitations do not use up the messages of the invited
@@ -248,11 +256,11 @@ def invitation_limits(api: Api, request: web.Request, caller: Principal, to: str
     return tuple(allowances)
 
 
-def member_limits(api: Api, user_id: int) -> tuple[AttemptLimit, ...]:
+def member_limits(api: RestContext, user_id: int) -> tuple[AttemptLimit, ...]:
     """The limits of members that a user adds to homes, a day."""
     return (AttemptLimit("user_invitations", api.settings.user_invitations, str(user_id), DAY_MS),)
 
 
-def password_change_limits(api: Api, user_id: int) -> tuple[AttemptLimit, ...]:
+def password_change_limits(api: RestContext, user_id: int) -> tuple[AttemptLimit, ...]:
     """The limits of new passwords of a user: each takes as much of a core as a login."""
     return (AttemptLimit("user_passwords", api.settings.user_passwords, str(user_id), _window_ms(api)),)

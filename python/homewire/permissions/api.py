@@ -13,7 +13,7 @@ from homewire.permissions.models import HeldPermission, PermissionKind
 from homewire.permissions.store import parse
 from homewire.projects.models import KeyScope
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_project
 from homewire.store.parts import Part
@@ -45,7 +45,7 @@ class RevokedPermission(PermissionHolder, frozen=True, kw_only=True, rename="cam
     permission: str
 
 
-async def list_permissions(api: Api, call: Call[PermissionQuery, None]) -> Part[models.Permission]:
+async def list_permissions(api: RestContext, call: Call[PermissionQuery, None]) -> Part[models.Permission]:
     """List the permissions in the order of their texts."""
     query, project = call.query, call.project_id
     user_id, group_id = _holder(query.user_id, query.group_id)
@@ -62,7 +62,7 @@ async def list_permissions(api: Api, call: Call[PermissionQuery, None]) -> Part[
     return Part.within(found, query.skip, query.limit)
 
 
-async def grant_permission(api: Api, call: Call[NoQuery, NewPermission]) -> None:
+async def grant_permission(api: RestContext, call: Call[NoQuery, NewPermission]) -> None:
     """Grant the permission. It holds when this is answered."""
     body, project = call.body, call.project_id
     user_id, group_id = _holder(body.user_id, body.group_id)
@@ -76,7 +76,7 @@ async def grant_permission(api: Api, call: Call[NoQuery, NewPermission]) -> None
         raise _named(error) from None
 
 
-async def revoke_permission(api: Api, call: Call[RevokedPermission, None]) -> None:
+async def revoke_permission(api: RestContext, call: Call[RevokedPermission, None]) -> None:
     """Revoke the permission. Connections lose the subscription before this is answered, or are closed."""
     query, project = call.query, call.project_id
     user_id, group_id = _holder(query.user_id, query.group_id)

@@ -69,7 +69,7 @@ class UpgradeNeeded(PermissionDenied):
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
+class HandshakeContext:
     """The dependencies of handshakes."""
 
     core: Core
@@ -95,49 +95,49 @@ class Gateway:
             self.connected_devices.reserved(connection_id, principal.project_id, principal.id)
 
 
-def routes(gateway: Gateway) -> list[web.RouteDef]:
+def routes(context: HandshakeContext) -> list[web.RouteDef]:
     """The routes to mount at the URL root."""
     return [
-        web.get("/userSession/websocket", partial(listen_to_events, gateway), allow_head=False),
-        web.get("/devices/{deviceId}/command", partial(receive_commands, gateway), allow_head=False),
+        web.get("/userSession/websocket", partial(listen_to_events, context), allow_head=False),
+        web.get("/devices/{deviceId}/command", partial(receive_commands, context), allow_head=False),
     ]
 
 
-async def listen_to_events(gateway: Gateway, request: web.Request) -> web.StreamResponse:
+async def listen_to_events(context: HandshakeContext, request: web.Request) -> web.StreamResponse:
     """GET /userSession/websocket (spec 000, *Listen to events*)."""
     # Checked before the key: a misspelt `authToken` would otherwise be answered as a missing key.
     refuse_misspelt(request, EVENT_PARAMETERS)
-    credential = gateway.authenticator.for_websocket(request)
+    credential = context.authenticator.for_websocket(request)
 
     async def authorize(at_version: int) -> Authorized:
-        principal = await gateway.authenticator.principal(credential, at_version)
+        principal = await context.authenticator.principal(credential, at_version)
         _require_upgrade(request)
-        access = await check_listener(principal, gateway.directory)
-        return principal, await Filter(request).subscription(principal, access, gateway.directory, at_version)
+        access = await check_listener(principal, context.directory)
+        return principal, await Filter(request).subscription(principal, access, context.directory, at_version)
 
-    return await _connect(gateway, request, credential, authorize)
+    return await _connect(context, request, credential, authorize)
 
 
-async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
+async def receive_commands(context: HandshakeContext, request: web.Request) -> web.StreamResponse:
     """GET /devices/{deviceId}/command (spec 001, *Receive Commands*)."""
     refuse_misspelt(request, COMMAND_PARAMETERS)
-    credential = gateway.authenticator.for_websocket(request)
+    credential = context.authenticator.for_websocket(request)
 
     async def authorize(at_version: int) -> Authorized:
-        principal = await gateway.authenticator.principal(credential, at_version)
+        principal = await context.authenticator.principal(credential, at_version)
         _require_upgrade(request)
         return principal, check_own_device(principal, request.match_info["deviceId"])
 
     async def prepare_queued_commands(connection_id: int, device: Principal) -> None:
         await deliver_first(
-            gateway.core, gateway.queued_commands, connection_id, device.project_id, device.id
+            context.core, context.queued_commands, connection_id, device.project_id, device.id
         )
 
-    return await _connect(gateway, request, credential, authorize, prepare_queued_commands)
+    return await _connect(context, request, credential, authorize, prepare_queued_commands)
 
 
 async def _connect(
-    gateway: Gateway,
+    context: HandshakeContext,
     request: web.Request,
     credential: Credential,
     authorize: Authorize,
@@ -147,19 +147,19 @@ async def _connect(
 
     Raises the errors of `authorize` and `prepare`, and those of `reserve`.
     """
-    core, observe = gateway.core, gateway.observe
+    core, observe = context.core, context.observe
     try:
         connection_id, principal = await reserve(
             core,
-            gateway.cache_versions,
-            gateway.connection_limits,
+            context.cache_versions,
+            context.connection_limits,
             authorize,
             client_address(request),
             observe,
-            gateway.reserved,
+            context.reserved,
         )
     except Unauthenticated:
-        await gateway.authenticator.note_dead_cookies(request, credential)
+        await context.authenticator.note_dead_cookies(request, credential)
         raise
     if prepare is not None:
         try:
@@ -167,7 +167,7 @@ async def _connect(
         except BaseException:
             core.abandon(connection_id)
             raise
-    return await hand_off(request, core, connection_id, gateway.tls_bridges, observe)
+    return await hand_off(request, core, connection_id, context.tls_bridges, observe)
 
 
 def _require_upgrade(request: web.Request) -> None:

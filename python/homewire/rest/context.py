@@ -16,7 +16,7 @@ from homewire.messages.models import Messages
 from homewire.repositories import Store
 from homewire.server.limits import RequestTurns
 from homewire.server.requests import BodyReader
-from homewire.server.streaming import Answers
+from homewire.server.streaming import ResponseBudget
 from homewire.settings import Settings
 
 
@@ -55,7 +55,7 @@ class SortSlots:
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
+class RestContext:
     """The dependencies of the handlers."""
 
     store: Store
@@ -66,7 +66,7 @@ class Api:
     """Queues mails and SMS."""
     reader: BodyReader = field(default_factory=BodyReader)
     settings: Settings = field(default_factory=Settings)
-    answers: Answers = field(default_factory=Answers)
+    response_budget: ResponseBudget = field(default_factory=ResponseBudget)
     """Limits the bytes of answers in memory."""
     turns: RequestTurns = field(default_factory=lambda: RequestTurns(0))
     """How many requests are served at once."""

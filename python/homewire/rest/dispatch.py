@@ -25,14 +25,14 @@ from homewire.errors import (
     UnknownRecord,
 )
 from homewire.hosts import listed_origins
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.decoding import decode_fields, decode_form, decode_json
 from homewire.rest.operation import TEXTS, Access, BodyKind, Call, Chunks, NoQuery, Operation, WithCookie
 from homewire.rest.shapes import SHAPE
 from homewire.server.answers import JSON, RANGE, names_key, whole_answer
 from homewire.server.browser import expire_cookie, refuse_cross_site, set_cookie
 from homewire.server.requests import path_id, require_utf8_path, require_utf8_query
-from homewire.server.streaming import OWNERS, Streamed, owners_of
+from homewire.server.streaming import OWNERS, StreamedResponse, owners_of
 from homewire.store.parts import Part
 
 NO_CONTENT: Final = 204
@@ -41,7 +41,7 @@ _NO_QUERY: Final[Any] = NoQuery()
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def routes(api: Api, operations: Iterable[Operation]) -> list[web.RouteDef]:
+def routes(api: RestContext, operations: Iterable[Operation]) -> list[web.RouteDef]:
     """The routes of the operations, to be mounted at the URL root."""
     return [
         web.RouteDef(each.method, each.path, partial(serve, api, each, _ids(each)), {}) for each in operations
@@ -54,7 +54,7 @@ def _ids(operation: Operation) -> tuple[str, ...]:
 
 
 async def serve(
-    api: Api, operation: Operation, names: Sequence[str], request: web.Request
+    api: RestContext, operation: Operation, names: Sequence[str], request: web.Request
 ) -> web.StreamResponse:
     """Answer one request; `names` are those of the ids in its path.
 
@@ -84,7 +84,9 @@ async def serve(
         raise _allowed(operation, error) from error
 
 
-async def _call(api: Api, operation: Operation, names: Sequence[str], request: web.Request) -> Call[Any, Any]:
+async def _call(
+    api: RestContext, operation: Operation, names: Sequence[str], request: web.Request
+) -> Call[Any, Any]:
     if operation.sets_cookie:
         refuse_cross_site(request, listed_origins(api.settings.cookie_origins))
     caller = await _caller(api, operation.access, request)
@@ -99,7 +101,7 @@ async def _call(api: Api, operation: Operation, names: Sequence[str], request: w
     return Call(request, caller, ids, query, await _body(api, operation, request))
 
 
-async def _caller(api: Api, access: Access, request: web.Request) -> Principal | None:
+async def _caller(api: RestContext, access: Access, request: web.Request) -> Principal | None:
     if access.by_handler:
         return None
     try:
@@ -133,7 +135,7 @@ def _needed(access: Access) -> str:
     return " or ".join(kinds) or "no key"
 
 
-async def _body(api: Api, operation: Operation, request: web.Request) -> Any:
+async def _body(api: RestContext, operation: Operation, request: web.Request) -> Any:
     if operation.body is None:
         # Read all the same: a DELETE may have one, and the next request stands behind it.
         if request.body_exists:
@@ -154,7 +156,9 @@ def _allowed(operation: Operation, error: RequestError) -> RequestError:
     return error
 
 
-def _rendered(api: Api, operation: Operation, request: web.Request, answer: Any) -> web.StreamResponse:
+def _rendered(
+    api: RestContext, operation: Operation, request: web.Request, answer: Any
+) -> web.StreamResponse:
     # First what nearly all answers are: to ask whether something is a response takes long.
     if isinstance(answer, msgspec.Struct) and operation.answer is not None and not operation.located:
         return whole_answer(request, operation.success, _encode(answer))
@@ -185,13 +189,13 @@ def _response(
     return web.Response(status=operation.success, body=_encode(answer), content_type=JSON, headers=headers)
 
 
-async def _streamed(api: Api, call: Call[Any, Any], answer: Chunks) -> web.StreamResponse:
+async def _streamed(api: RestContext, call: Call[Any, Any], answer: Chunks) -> web.StreamResponse:
     request = call.request
     chunks = in_turns(answer.steps, partial(api.turns.of, call.caller, request))
-    return await Streamed.begun(
+    return await StreamedResponse.begun(
         request,
         chunks,
-        api.answers,
+        api.response_budget,
         owners_of(call.caller, request),
         headers=answer.headers,
         whole_s=answer.whole_s,

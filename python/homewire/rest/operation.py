@@ -15,7 +15,7 @@ from homewire.auth.access import require_device, require_device_write, require_h
 from homewire.auth.models import Principal
 from homewire.errors import NotFound
 from homewire.projects.models import KeyScope
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.shapes import MODE, ErrorShape
 
 QueryT = TypeVar("QueryT")
@@ -126,38 +126,38 @@ class Call(msgspec.Struct, Generic[QueryT, BodyT], frozen=True):
         return self.request.match_info[name]
 
 
-Handler = Callable[[Api, Call[Any, Any]], Awaitable[Any]]
-Visibility = Callable[[Api, Principal, Mapping[str, int]], Awaitable[None]]
+Handler = Callable[[RestContext, Call[Any, Any]], Awaitable[Any]]
+Visibility = Callable[[RestContext, Principal, Mapping[str, int]], Awaitable[None]]
 """Raises NotFound unless the caller may see what the ids of the path name."""
 
 
-async def home_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+async def home_in_path(api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
     """The caller may see the home."""
     await require_home(api.directory, caller, ids["homeId"])
 
 
-async def device_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+async def device_in_path(api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
     """The caller may see the device."""
     await require_device(api.directory, caller, ids["deviceId"])
 
 
-async def home_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+async def home_written(api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
     """The caller may change the home's values. Raises PermissionDenied for a caller who may only see it."""
     await require_home_write(api.directory, caller, ids["homeId"])
 
 
-async def device_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+async def device_written(api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
     """The caller may change the device's values. Raises PermissionDenied for a caller who may only see it."""
     await require_device_write(api.directory, caller, ids["deviceId"])
 
 
-async def own_project(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+async def own_project(_api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
     """The project is that of the caller."""
     if ids["projectId"] != caller.project_id:
         raise NotFound
 
 
-async def own_user(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+async def own_user(_api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
     """The user is the caller."""
     if ids["userId"] != caller.id:
         raise NotFound

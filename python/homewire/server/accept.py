@@ -26,9 +26,9 @@ from typing import Any, Final, TypeAlias
 
 from homewire.errors import Unavailable
 from homewire.limits.connections import network_of
-from homewire.limits.turns import Turns
 from homewire.server.clients import Peer, TrustedProxies
 from homewire.server.connections import UNCOUNTED, Connections
+from homewire.server.turns import Turns
 
 logger = logging.getLogger(__name__)
 

@@ -37,7 +37,14 @@ from homewire.server.browser import allow_origins, expire_dead_cookies, prefligh
 from homewire.server.clients import Peer
 from homewire.server.connections import REFUSAL_DELAY_S, Connections, RequestHeaderTimeout
 from homewire.server.limits import PROBES
-from homewire.server.streaming import OWNERS, PIECE, Answers, AnswersFull, Streamed, owners_of
+from homewire.server.streaming import (
+    OWNERS,
+    PIECE,
+    ResponseBudget,
+    ResponseBudgetFull,
+    StreamedResponse,
+    owners_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +124,7 @@ class QuietRequestHandler(RequestHandler):
         """The other end of the connection (`server.clients`)."""
         self._left = left
         self._options = server.http_options
-        self._answers = server.http_options.answers
+        self._response_budget = server.http_options.response_budget
         self._header_timeout = server.header_timeout
         self._connections = server.bounds
         self._body: StreamReader = EMPTY_PAYLOAD
@@ -222,19 +229,23 @@ class QuietRequestHandler(RequestHandler):
             owners = request.get(OWNERS) or owners_of(None, request)
             try:
                 # The answer to a change is never refused, because the change was made.
-                count = self._answers.admit if request.method in SAFE_METHODS else self._answers.count
-                outgoing = count(owners, len(body))
-            except AnswersFull as error:
+                count = (
+                    self._response_budget.admit
+                    if request.method in SAFE_METHODS
+                    else self._response_budget.count
+                )
+                unread = count(owners, len(body))
+            except ResponseBudgetFull as error:
                 response = error_answer(error)
                 self._complete(request, response)
             else:
-                streamed = Streamed.of(request, response, body, outgoing)
+                streamed = StreamedResponse.of(request, response, body, unread)
                 if response.compression:
                     streamed.enable_compression(accepted_coding(request))
                 return await super().finish_response(request, streamed, start_time)
-        with self._answers.count((), 0) as outgoing:
+        with self._response_budget.count((), 0) as unread:
             try:
-                async with outgoing.writing(request, PIECE):
+                async with unread.writing(request, PIECE):
                     return await super().finish_response(request, response, start_time)
             except ConnectionError:
                 return response, True
@@ -244,9 +255,9 @@ class QuietRequestHandler(RequestHandler):
 
         Otherwise the answers to a client that sends requests without reading would fill the memory.
         """
-        with self._answers.count((), 0) as outgoing:
+        with self._response_budget.count((), 0) as unread:
             try:
-                async with outgoing.writing(request, PIECE):
+                async with unread.writing(request, PIECE):
                     await request.writer.drain()
             except ConnectionError:
                 return True
@@ -318,7 +329,7 @@ class HttpOptions:
     """Whether pages of any origin may read the answers."""
     cookie_origins: frozenset[str] = frozenset()
     """Origins whose pages may also read answers to requests with a cookie."""
-    answers: Answers = field(default_factory=Answers)
+    response_budget: ResponseBudget = field(default_factory=ResponseBudget)
     """The budget of unread answers, and the pace at which clients must read them."""
 
 

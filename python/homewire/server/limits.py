@@ -25,13 +25,13 @@ from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import Unavailable
 from homewire.limits.buckets import Buckets
 from homewire.limits.connections import network_of
-from homewire.limits.turns import Turns
 from homewire.server.accept import Acceptor
 from homewire.server.answers import HandedOff
 from homewire.server.clients import TrustedProxies, client_address
 from homewire.server.connections import Connections, RequestHeaderTimeout
 from homewire.server.requests import BodyBudget, Handler, wrapped
-from homewire.server.streaming import Answers, Pace
+from homewire.server.streaming import Pace, ResponseBudget
+from homewire.server.turns import Turns
 from homewire.settings import Settings
 
 
@@ -46,7 +46,7 @@ class ServerLimits:
     handshakes: HandshakeLimiter
     turns: RequestTurns
     bodies: BodyBudget
-    answers: Answers
+    response_budget: ResponseBudget
 
     @classmethod
     def of(cls, settings: Settings, refusals: Counter[str], clock: Clock = MACHINE_CLOCK) -> ServerLimits:
@@ -74,7 +74,7 @@ class ServerLimits:
             ),
             RequestTurns(settings.requests_at_once),
             BodyBudget(settings.request_bodies_bytes),
-            Answers(
+            ResponseBudget(
                 settings.response_bytes,
                 settings.response_bytes_per_principal,
                 Pace(settings.response_stall_s, settings.response_min_bytes_per_s),
@@ -91,7 +91,7 @@ class ServerLimits:
             self.handshakes,
             self.turns,
             self.bodies,
-            self.answers,
+            self.response_budget,
         )
         return [each.metrics for each in bounds]
 

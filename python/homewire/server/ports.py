@@ -46,7 +46,7 @@ async def open_port(
         settings.keep_alive_s,
         f"max-age={settings.hsts_s}" if tls is not None and settings.hsts_s else "",
         cookie_origins=listed_origins(settings.cookie_origins),
-        answers=server_limits.answers,
+        response_budget=server_limits.response_budget,
     )
     runner, server = await make_runner(app, options, server_limits.header_timeout, server_limits.connections)
     stack.push_async_callback(app.cleanup)

@@ -41,7 +41,7 @@ def owners_of(caller: Principal | None, request: web.BaseRequest) -> Owners:
     return (caller.kind, caller.id, caller.project_id), caller.project_id
 
 
-class AnswersFull(Unavailable):
+class ResponseBudgetFull(Unavailable):
     """The budget of unread answers is used up."""
 
 
@@ -56,7 +56,7 @@ class Pace:
 
 
 @dataclass(slots=True)
-class Answers:
+class ResponseBudget:
     """The unread answers of a node: at most `limit` bytes, `share` for one principal, and half of the limit
     for one project. Used from the event loop alone."""
 
@@ -77,9 +77,11 @@ class Answers:
             "responses_aborted": self._aborted,
         }
 
-    def admit(self, owners: Owners, size: int) -> Outgoing:
-        """Count an answer of `size` bytes. Raises AnswersFull beyond a limit. An owner without unread answers
-        may have one answer of any size."""
+    def admit(self, owners: Owners, size: int) -> UnreadResponse:
+        """Count an answer of `size` bytes. An owner without unread answers may have one answer of any size.
+
+        Raises ResponseBudgetFull beyond a limit.
+        """
         limits = (("response_bytes_per_principal", self.share), ("response_bytes", self.limit // 2))
         for owner, (setting, limit) in zip(owners, limits, strict=False):
             held = self._by_owner.get(owner, 0)
@@ -89,11 +91,11 @@ class Answers:
             self._refuse("response_bytes")
         return self.count(owners, size)
 
-    def count(self, owners: Owners, size: int) -> Outgoing:
+    def count(self, owners: Owners, size: int) -> UnreadResponse:
         """Count an answer that cannot be refused, because its request was executed."""
-        outgoing = Outgoing(self, owners)
-        outgoing.resize(size)
-        return outgoing
+        unread = UnreadResponse(self, owners)
+        unread.resize(size)
+        return unread
 
     def add(self, owners: Owners, more: int) -> None:
         """Change the bytes of these owners by `more`, which may be negative."""
@@ -115,19 +117,19 @@ class Answers:
 
     def _refuse(self, setting: str) -> None:
         self._refused += 1
-        raise AnswersFull(limit=setting)
+        raise ResponseBudgetFull(limit=setting)
 
 
-class Outgoing:
+class UnreadResponse:
     """An answer that is being sent: its bytes in memory, and how long it waited for the client.
 
     As a context manager it releases the bytes at the end.
     """
 
-    __slots__ = ("_answers", "_owners", "_size", "_taken", "_waited")
+    __slots__ = ("_budget", "_owners", "_size", "_taken", "_waited")
 
-    def __init__(self, answers: Answers, owners: Owners) -> None:
-        self._answers = answers
+    def __init__(self, budget: ResponseBudget, owners: Owners) -> None:
+        self._budget = budget
         self._owners = owners
         self._size = 0
         self._taken = 0
@@ -144,12 +146,12 @@ class Outgoing:
     def resize(self, size: int) -> None:
         """The answer has `size` bytes in memory now."""
         if more := size - self._size:
-            self._answers.add(self._owners, more)
+            self._budget.add(self._owners, more)
             self._size = size
 
     def abort(self, request: web.BaseRequest) -> ConnectionResetError:
-        """See `Answers.abort`."""
-        return self._answers.abort(request)
+        """See `ResponseBudget.abort`."""
+        return self._budget.abort(request)
 
     @asynccontextmanager
     async def writing(self, request: web.BaseRequest, size: int) -> AsyncIterator[None]:
@@ -159,7 +161,7 @@ class Outgoing:
         waits for all parts of the answer count together, so that a client gains nothing by reading a little
         now and then.
         """
-        pace, now = self._answers.pace, self._answers.clock.monotonic
+        pace, now = self._budget.pace, self._budget.clock.monotonic
         needed = size / pace.bytes_per_s
         allowed = pace.stall_s + self._taken / pace.bytes_per_s + needed - self._waited
         began = now()
@@ -167,7 +169,7 @@ class Outgoing:
             async with asyncio.timeout(min(allowed, max(pace.stall_s, needed))):
                 yield
         except TimeoutError:
-            raise self._answers.abort(request) from None
+            raise self._budget.abort(request) from None
         self._waited += now() - began
         self._taken += size
 
@@ -177,7 +179,7 @@ logger = logging.getLogger(__name__)
 JSON: Final = "application/json"
 
 
-class Streamed(web.StreamResponse):
+class StreamedResponse(web.StreamResponse):
     """An answer whose body are the chunks of a generator.
 
     After the head was sent there is no other way to report an error than to close the connection. So the
@@ -188,7 +190,7 @@ class Streamed(web.StreamResponse):
     def __init__(
         self,
         request: web.BaseRequest,
-        outgoing: Outgoing,
+        unread: UnreadResponse,
         first: bytes,
         rest: AsyncGenerator[bytes],
         *,
@@ -198,7 +200,7 @@ class Streamed(web.StreamResponse):
     ) -> None:
         super().__init__(status=status, headers=headers)
         self._request = request
-        self._outgoing = outgoing
+        self._unread = unread
         self._first = first
         self._rest = rest
         self._whole_s = whole_s
@@ -208,7 +210,7 @@ class Streamed(web.StreamResponse):
         cls,
         request: web.Request,
         chunks: AsyncGenerator[bytes],
-        answers: Answers,
+        budget: ResponseBudget,
         owners: Owners,
         *,
         headers: Mapping[str, str] | None = None,
@@ -216,24 +218,26 @@ class Streamed(web.StreamResponse):
     ) -> Self:
         """Make the first chunk of an answer in JSON, without empty ones; one chunk must not be empty.
 
-        Raises the error of `chunks`, which can still be answered, and AnswersFull.
+        Raises the error of `chunks`, which can still be answered, and ResponseBudgetFull.
         """
         first = b""
         while not first:
             first = await anext(chunks)
         try:
-            outgoing = answers.admit(owners, len(first) + PIECE)
+            unread = budget.admit(owners, len(first) + PIECE)
         except BaseException:
             await chunks.aclose()
             raise
-        made = cls(request, outgoing, first, chunks, headers=headers, whole_s=whole_s)
+        made = cls(request, unread, first, chunks, headers=headers, whole_s=whole_s)
         made.content_type = JSON
         return made
 
     @classmethod
-    def of(cls, request: web.BaseRequest, response: web.Response, body: bytes, outgoing: Outgoing) -> Self:
+    def of(
+        cls, request: web.BaseRequest, response: web.Response, body: bytes, unread: UnreadResponse
+    ) -> Self:
         """Stream a complete answer with a large body."""
-        made = cls(request, outgoing, body, _nothing(), status=response.status, headers=response.headers)
+        made = cls(request, unread, body, _nothing(), status=response.status, headers=response.headers)
         made.content_length = len(body)
         if response.keep_alive is False:
             made.force_close()
@@ -244,13 +248,13 @@ class Streamed(web.StreamResponse):
         try:
             return await super().prepare(request)
         except BaseException:
-            self._outgoing.resize(0)
+            self._unread.resize(0)
             await self._rest.aclose()
             raise
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Send the body. aiohttp calls this after the head."""
-        with self._outgoing:
+        with self._unread:
             async with aclosing(self._rest):
                 if self._request.method != hdrs.METH_HEAD:
                     await self._send()
@@ -267,14 +271,14 @@ class Streamed(web.StreamResponse):
             raise
         except Exception as error:
             logger.warning("an answer was aborted: %s", type(error).__name__)
-            raise self._outgoing.abort(self._request) from error
+            raise self._unread.abort(self._request) from error
 
     async def _send_chunk(self, chunk: bytes) -> None:
         view = memoryview(chunk)
         for start in range(0, len(view), PIECE):
-            self._outgoing.resize(len(view) - start + PIECE)
+            self._unread.resize(len(view) - start + PIECE)
             piece = view[start : start + PIECE]
-            async with self._outgoing.writing(self._request, len(piece)):
+            async with self._unread.writing(self._request, len(piece)):
                 await self.write(piece)
                 # `write` does not wait for the client each time.
                 await self._request.writer.drain()

@@ -9,7 +9,7 @@ import msgspec
 from homewire.auth.authenticator import Credential
 from homewire.errors import NotFound
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.operation import Access, Call, NoQuery, Operation
 from homewire.timestamps import timestamp
 
@@ -24,7 +24,7 @@ class SessionsQuery(msgspec.Struct, kw_only=True, rename="camel"):
 _STATUSES: Final = frozenset({401, 403, 404})
 
 
-async def get_user_session(api: Api, call: Call[NoQuery, None]) -> models.UserSession:
+async def get_user_session(api: RestContext, call: Call[NoQuery, None]) -> models.UserSession:
     """The session of the key. It may have ended after the key was checked."""
     session = await api.store.sessions.get(call.project_id, call.principal.session_id)
     if session is None or not api.store.sessions.is_live(session):
@@ -37,7 +37,7 @@ async def get_user_session(api: Api, call: Call[NoQuery, None]) -> models.UserSe
     )
 
 
-async def terminate_user_session(api: Api, call: Call[NoQuery, None]) -> None:
+async def terminate_user_session(api: RestContext, call: Call[NoQuery, None]) -> None:
     """End the session of the key, with all its connections."""
     reference = Credential.of(call.request).reference
     # The key was authenticated, so it has one.
@@ -46,7 +46,7 @@ async def terminate_user_session(api: Api, call: Call[NoQuery, None]) -> None:
     await api.store.sessions.end_of_key(caller.project_id, caller.id, caller.session_id, key_hash)
 
 
-async def end_user_sessions(api: Api, call: Call[SessionsQuery, None]) -> None:
+async def end_user_sessions(api: RestContext, call: Call[SessionsQuery, None]) -> None:
     """End the caller's other sessions, or all of them."""
     own = "" if call.query.current else call.principal.session_id
     await api.store.sessions.end_all(call.project_id, call.principal.id, except_id=own)

@@ -132,7 +132,7 @@ class SocketKey(NamedTuple):
 class ActiveKeySource(Protocol):
     """The part of the core that lists keys."""
 
-    def keys_in_use(self, cursor: int, limit: int, /) -> None:
+    def active_keys(self, cursor: int, limit: int, /) -> None:
         """Request the keys of users with connections: `limit` places from `cursor` on. A notification
         answers."""
 
@@ -152,7 +152,7 @@ class ActiveKeys:
     async def page(self, core: ActiveKeySource, cursor: int, limit: int) -> tuple[int, set[SocketKey]]:
         """The cursor of the next page, 0 after the last one, and the keys of this page."""
         self._asked = asyncio.get_running_loop().create_future()
-        core.keys_in_use(cursor, limit)
+        core.active_keys(cursor, limit)
         return await self._asked
 
     def on_page(self, cursor: int, keys: Sequence[tuple[int, int, int]]) -> None:

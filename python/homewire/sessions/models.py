@@ -104,7 +104,7 @@ class ClientInfo:
     """The Host header."""
     user_agent: str = ""
     node: str = ""
-    """UUID of the node that received it (`Api.node_id`)."""
+    """UUID of the node that received it (`RestContext.node_id`)."""
 
 
 @dataclass(frozen=True, slots=True)

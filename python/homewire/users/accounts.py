@@ -11,7 +11,7 @@ from homewire.auth.access import require_project_key
 from homewire.errors import InvalidInput
 from homewire.messages.models import Message, MessageKind, OutboxMessage, listed_codes, may_be_sent_to
 from homewire.projects.models import AccountSystem, KeyScope, Project
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.server.clients import client_address
 from homewire.sessions.models import ClientInfo
 from homewire.timestamps import milliseconds
@@ -26,7 +26,7 @@ FIELDS: Final = {
 """The members of a request body that identify and authenticate a user, by account system."""
 
 
-async def open_project(api: Api, project_id: int, *systems: AccountSystem) -> Project:
+async def open_project(api: RestContext, project_id: int, *systems: AccountSystem) -> Project:
     """The project of a registration or login.
 
     Raises InvalidInput for a project that does not exist, is disabled, or has none of these account systems.
@@ -57,7 +57,7 @@ def required(field: str, value: str | None) -> str:
     return value
 
 
-async def require_byou_key(api: Api, request: web.Request, project: Project) -> None:
+async def require_byou_key(api: RestContext, request: web.Request, project: Project) -> None:
     """Check that the key of the request is a project key with the scope `byou` or `admin`.
 
     Raises Unauthenticated, PermissionDenied, InvalidInput.
@@ -68,7 +68,7 @@ async def require_byou_key(api: Api, request: web.Request, project: Project) -> 
         raise InvalidInput("projectId", "is not the project of the key")
 
 
-def require_sms_country(api: Api, project: Project, phone: str) -> None:
+def require_sms_country(api: RestContext, project: Project, phone: str) -> None:
     """Raise InvalidInput unless the project may send SMS to the country of this number."""
     listed = listed_codes(project.sms_country_codes or api.settings.sms_country_codes)
     if not may_be_sent_to(phone, listed):
@@ -79,7 +79,7 @@ def require_sms_country(api: Api, project: Project, phone: str) -> None:
         )
 
 
-async def code_by_sms(api: Api, project_id: int, phone: str) -> PendingVerification:
+async def code_by_sms(api: RestContext, project_id: int, phone: str) -> PendingVerification:
     """A sign-in code for this number, and the SMS with it. Raises Unavailable."""
     await api.messages.require_room(MessageKind.SIGN_IN_CODE)
     lifetime_ms = milliseconds(api.settings.code_lifetime_s)
@@ -92,7 +92,9 @@ async def code_by_sms(api: Api, project_id: int, phone: str) -> PendingVerificat
     return PendingVerification(lifetime_ms, make_message)
 
 
-async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) -> PendingVerification:
+async def token_by_mail(
+    api: RestContext, project_id: int, kind: ProofKind, email: str
+) -> PendingVerification:
     """A token for this address, and the mail with it. Without an address there is no mail. Raises
     Unavailable."""
     message_kind = MessageKind(kind.value)
@@ -108,14 +110,14 @@ async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) 
     return PendingVerification(lifetime_ms, make_message)
 
 
-async def send_code(api: Api, user: User) -> None:
+async def send_code(api: RestContext, user: User) -> None:
     """Send the user of a phone project a new sign-in code."""
     verification = await code_by_sms(api, user.project_id, user.phone or "")
     issue = api.store.verifications.issue_code
     await issue(user.project_id, user.id, verification.lifetime_ms, verification.make_message)
 
 
-async def send_token(api: Api, project_id: int, kind: ProofKind, user: User | None) -> None:
+async def send_token(api: RestContext, project_id: int, kind: ProofKind, user: User | None) -> None:
     """Send the user of an e-mail project a new token. For None it takes as long, and sends nothing."""
     verification = await token_by_mail(
         api, project_id, kind, (user.email if user is not None else None) or ""
@@ -134,14 +136,14 @@ async def send_token(api: Api, project_id: int, kind: ProofKind, user: User | No
         await send_token(api, project_id, ProofKind.PASSWORD_RESET, user)
 
 
-def lifetime_s(api: Api, kind: ProofKind) -> float:
+def lifetime_s(api: RestContext, kind: ProofKind) -> float:
     """How long a token is valid, in s."""
     if kind is ProofKind.PASSWORD_RESET:
         return api.settings.password_reset_lifetime_s
     return api.settings.verification_lifetime_s
 
 
-def client_info(api: Api, request: web.Request) -> ClientInfo:
+def client_info(api: RestContext, request: web.Request) -> ClientInfo:
     """What a session records of the request that opened it."""
     headers, address = request.headers, client_address(request) or ""
     return ClientInfo(address, headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)

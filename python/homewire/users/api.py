@@ -20,7 +20,7 @@ from homewire.logins.attempt_limits import (
 )
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_user
 from homewire.store import checks
@@ -94,7 +94,7 @@ def to_response(user: UserRecord) -> models.User:
     )
 
 
-async def create_user(api: Api, call: Call[NoQuery, NewUser]) -> models.User:
+async def create_user(api: RestContext, call: Call[NoQuery, NewUser]) -> models.User:
     """Register a user and send a verification; or create a user of a BYOU project, with its key."""
     project = await open_project(api, call.body.project_id)
     reject_other_account_systems(call.body, project.accounts)
@@ -113,7 +113,7 @@ async def create_user(api: Api, call: Call[NoQuery, NewUser]) -> models.User:
             )
 
 
-async def _register_by_email(api: Api, call: Call[NoQuery, NewUser], project: Project) -> UserRecord:
+async def _register_by_email(api: RestContext, call: Call[NoQuery, NewUser], project: Project) -> UserRecord:
     email = checks.email(required("email", call.body.email))
     password = required("password", call.body.password)
     name = checks.name("name", required("name", call.body.name))
@@ -126,7 +126,7 @@ async def _register_by_email(api: Api, call: Call[NoQuery, NewUser], project: Pr
         )
 
 
-async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Project) -> UserRecord:
+async def _register_by_phone(api: RestContext, call: Call[NoQuery, NewUser], project: Project) -> UserRecord:
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
     name = checks.name("name", required("name", call.body.name))
     require_sms_country(api, project, phone)
@@ -137,7 +137,7 @@ async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Pr
 
 @asynccontextmanager
 async def _registering(
-    api: Api, call: Call[NoQuery, NewUser], project: Project, to: str
+    api: RestContext, call: Call[NoQuery, NewUser], project: Project, to: str
 ) -> AsyncIterator[None]:
     """Limit a registration. A refused one does not count against the messages to the address; a refusal that
     reveals a user counts against the registrations of the client."""
@@ -151,19 +151,19 @@ async def _registering(
             raise attempt.failed(error) from None
 
 
-async def _user(api: Api, project_id: int, user_id: int) -> UserRecord:
+async def _user(api: RestContext, project_id: int, user_id: int) -> UserRecord:
     user = await api.store.users.get(project_id, user_id)
     if user is None:
         raise NotFound
     return user
 
 
-async def get_user(api: Api, call: Call[NoQuery, None]) -> models.User:
+async def get_user(api: RestContext, call: Call[NoQuery, None]) -> models.User:
     """The caller."""
     return to_response(await _user(api, call.project_id, call.ids["userId"]))
 
 
-async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
+async def update_user(api: RestContext, call: Call[NoQuery, UserPatch]) -> None:
     """Change name, password and time zone."""
     user = await _user(api, call.project_id, call.ids["userId"])
     changed = changes(call.body, to_response(user), _MUTABLE)
@@ -191,7 +191,7 @@ async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
         )
 
 
-async def delete_user(api: Api, call: Call[NoQuery, None]) -> None:
+async def delete_user(api: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete the caller. The session is leased, so that no other request ends it before."""
     sessions, project_id = api.store.sessions, call.project_id
     async with AsyncExitStack() as stack:
@@ -203,7 +203,7 @@ async def delete_user(api: Api, call: Call[NoQuery, None]) -> None:
         await api.store.users.delete(project_id, call.ids["userId"])
 
 
-async def list_users(api: Api, call: Call[UserQuery, None]) -> Part[models.User]:
+async def list_users(api: RestContext, call: Call[UserQuery, None]) -> Part[models.User]:
     """The users of the project."""
     query = call.query
     part = await api.store.users.part(call.project_id, query.skip, query.limit, query.search)

@@ -25,7 +25,7 @@ from homewire.logins.attempt_limits import (
 from homewire.messages.models import Message, MessageKind, OutboxMessage
 from homewire.projects.models import AccountSystem
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation, own_user
 from homewire.sessions.models import Session
 from homewire.store import checks
@@ -71,7 +71,7 @@ class NewPassword(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     new_password: str
 
 
-async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageReceipt:
+async def start_sms(api: RestContext, call: Call[NoQuery, Phone]) -> models.SMSMessageReceipt:
     """Send a sign-in code."""
     project = await open_project(api, call.body.project_id, AccountSystem.PHONE)
     phone = checks.phone(call.body.phone_number)
@@ -86,31 +86,31 @@ async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageRe
     return models.SMSMessageReceipt(recipient=phone)
 
 
-async def start_email_verification(api: Api, call: Call[NoQuery, Email]) -> None:
+async def start_email_verification(api: RestContext, call: Call[NoQuery, Email]) -> None:
     """Send the link that verifies an address, if it is registered and not verified."""
     await _start(api, call, ProofKind.EMAIL_VERIFICATION)
 
 
-async def start_password_reset(api: Api, call: Call[NoQuery, Email]) -> None:
+async def start_password_reset(api: RestContext, call: Call[NoQuery, Email]) -> None:
     """Send the link to reset a password, if the address is registered."""
     await _start(api, call, ProofKind.PASSWORD_RESET)
 
 
-async def _start(api: Api, call: Call[NoQuery, Email], kind: ProofKind) -> None:
+async def _start(api: RestContext, call: Call[NoQuery, Email], kind: ProofKind) -> None:
     project = await open_project(api, call.body.project_id, AccountSystem.EMAIL)
     email = checks.email(call.body.email)
     async with limited_action(api, project.id, await message_limits(api, call.request, project.id, email)):
         await send_token(api, project.id, kind, await _recipient(api, project.id, email, kind))
 
 
-async def _recipient(api: Api, project_id: int, email: str, kind: ProofKind) -> User | None:
+async def _recipient(api: RestContext, project_id: int, email: str, kind: ProofKind) -> User | None:
     if kind is ProofKind.PASSWORD_RESET:
         return await api.store.users.by_email(project_id, email)
     user = await api.store.users.any_by_email(project_id, email)
     return user if user is not None and user.registering else None
 
 
-async def verify_email(api: Api, call: Call[NoQuery, EmailProof]) -> None:
+async def verify_email(api: RestContext, call: Call[NoQuery, EmailProof]) -> None:
     """Spend a token: its user is verified."""
     project_id, counted = await _project(api, call.body.token), token_attempts(api, call.request)
     async with limited_attempt(api, project_id, counted) as attempt:
@@ -122,7 +122,7 @@ async def verify_email(api: Api, call: Call[NoQuery, EmailProof]) -> None:
             raise attempt.failed(error) from None
 
 
-async def _require_registrant(api: Api, project_id: int, token: str, password: str) -> None:
+async def _require_registrant(api: RestContext, project_id: int, token: str, password: str) -> None:
     """Raise InvalidInput unless this is the password that was chosen at the registration, if one was.
 
     The token proves that the address is read by the caller; this, that the caller registered. Without it the
@@ -135,7 +135,7 @@ async def _require_registrant(api: Api, project_id: int, token: str, password: s
         )
 
 
-async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
+async def reset_password(api: RestContext, call: Call[NoQuery, NewPassword]) -> None:
     """Spend a token: its user has a new password, is verified, and has no session any more."""
     token, verifications = call.body.token, api.store.verifications
     project_id, counted = await _project(api, token), token_attempts(api, call.request)
@@ -155,7 +155,7 @@ async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
     await trust(api, call.request, project_id, user.email or "")
 
 
-async def _project(api: Api, token: str) -> int:
+async def _project(api: RestContext, token: str) -> int:
     """The project of a token. Raises InvalidInput (INVALID_TOKEN)."""
     reference = tokens.parse(token)
     project = None if reference is None else await api.store.projects.get(reference.project_id)
@@ -171,7 +171,13 @@ _ERRORS: Final = frozenset({401, 403, 429})
 
 
 async def new_password(
-    api: Api, call: Call[Any, Any], user: User, password: str, current: str | None, *, keep_others: bool
+    api: RestContext,
+    call: Call[Any, Any],
+    user: User,
+    password: str,
+    current: str | None,
+    *,
+    keep_others: bool,
 ) -> PasswordChange:
     """What is to be stored of a new password that a user chose with the present one, or soon after a login.
 
@@ -188,7 +194,9 @@ async def new_password(
     return PasswordChange(hashed, replaces, None if keep_others else call.principal.session_id, message)
 
 
-async def require_reauthentication(api: Api, call: Call[Any, Any], user: User, current: str | None) -> str:
+async def require_reauthentication(
+    api: RestContext, call: Call[Any, Any], user: User, current: str | None
+) -> str:
     """Check that the caller knows the present password, or logged in lately. Returns the password's hash.
 
     Raises InvalidInput (INSUFFICIENT_AUTH), TooManyRequests.
@@ -201,14 +209,16 @@ async def require_reauthentication(api: Api, call: Call[Any, Any], user: User, c
     return stored
 
 
-async def password_notice(api: Api, user: User) -> OutboxMessage:
+async def password_notice(api: RestContext, user: User) -> OutboxMessage:
     """The notice to a user that the password was changed. Raises Unavailable."""
     kind = MessageKind.PASSWORD_CHANGED
     await api.messages.require_room(kind)
     return api.messages.prepare(Message(user.project_id, kind, user.email or ""))
 
 
-async def _require_password(api: Api, call: Call[Any, Any], user: User, stored: str, current: str) -> None:
+async def _require_password(
+    api: RestContext, call: Call[Any, Any], user: User, stored: str, current: str
+) -> None:
     async with login_attempt(api, call.request, user.project_id, user.email or "") as attempt:
         if not await api.store.users.is_password(user.project_id, stored, current):
             await api.store.users.note_failed_login(user.project_id, user.id)
@@ -217,7 +227,7 @@ async def _require_password(api: Api, call: Call[Any, Any], user: User, stored: 
             )
 
 
-async def _require_recent_login(api: Api, call: Call[Any, Any]) -> None:
+async def _require_recent_login(api: RestContext, call: Call[Any, Any]) -> None:
     session = await api.store.sessions.get(call.project_id, call.principal.session_id)
     if session is None or not _is_recent(api, session):
         within = f"{api.settings.recent_login_s:g} s"
@@ -226,7 +236,7 @@ async def _require_recent_login(api: Api, call: Call[Any, Any]) -> None:
         )
 
 
-def _is_recent(api: Api, session: Session) -> bool:
+def _is_recent(api: RestContext, session: Session) -> bool:
     """Whether a login opened the session lately. Derived sessions do not count."""
     age_ms = api.store.now_ms() - session.started_ms
     return not session.ancestors and age_ms < milliseconds(api.settings.recent_login_s)
@@ -246,7 +256,7 @@ class AddressProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     code: str
 
 
-async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> None:
+async def start_address_change(api: RestContext, call: Call[NoQuery, NewAddress]) -> None:
     """Send a code to the new address (issue 12)."""
     user = await _user(api, call.project_id, call.ids["userId"])
     accounts = AccountSystem.EMAIL if user.email is not None else AccountSystem.PHONE
@@ -284,7 +294,7 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
             raise attempt.failed(error) from None
 
 
-async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
+async def change_address(api: RestContext, call: Call[NoQuery, AddressProof]) -> None:
     """Spend the code: store the new address, and send a notice to the one before."""
     user = await _user(api, call.project_id, call.ids["userId"])
     kind = MessageKind.EMAIL_CHANGED if user.email is not None else MessageKind.PHONE_CHANGED
@@ -298,7 +308,7 @@ async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
             )
 
 
-async def _user(api: Api, project_id: int, user_id: int) -> User:
+async def _user(api: RestContext, project_id: int, user_id: int) -> User:
     user = await api.store.users.get(project_id, user_id)
     if user is None:
         raise NotFound

@@ -7,7 +7,7 @@ from typing import Final
 from homewire.errors import NotFound
 from homewire.projects.models import KeyScope
 from homewire.rest import models
-from homewire.rest.context import Api
+from homewire.rest.context import RestContext
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, home_in_path
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
@@ -27,13 +27,13 @@ def to_response(module: SmartModuleRecord) -> models.SmartModule:
     )
 
 
-async def get_smart_modules(api: Api, call: Call[Paging, None]) -> Part[models.SmartModule]:
+async def get_smart_modules(api: RestContext, call: Call[Paging, None]) -> Part[models.SmartModule]:
     """The modules of the whole project and of this home, by id."""
     found = await api.store.smart_modules.of_home(call.project_id, call.ids["homeId"])
     return Part.within(found, call.query.skip, call.query.limit).map(to_response)
 
 
-async def get_smart_module(api: Api, call: Call[NoQuery, None]) -> models.SmartModule:
+async def get_smart_module(api: RestContext, call: Call[NoQuery, None]) -> models.SmartModule:
     """One module of a home."""
     module = await api.store.smart_modules.get(call.project_id, call.text("moduleId"))
     if module is None or not module.concerns(call.ids["homeId"]):

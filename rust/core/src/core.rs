@@ -191,11 +191,11 @@ impl Core {
     }
 
     /// Requests the keys of users of open connections, from `cursor` on (0: the start). At most `limit`
-    /// slots are scanned; [`Notification::KeysInUse`] has the result.
-    pub fn keys_in_use(&self, cursor: u32, limit: u32) {
+    /// slots are scanned; [`Notification::ActiveKeys`] has the result.
+    pub fn active_keys(&self, cursor: u32, limit: u32) {
         self.shared
             .inbox
-            .send(ReactorCommand::KeysInUse { cursor, limit });
+            .send(ReactorCommand::ActiveKeys { cursor, limit });
     }
 
     /// Closes every connection made with this key, as a control record would.

@@ -218,8 +218,8 @@ impl Core {
         self.0.close(ConnectionId::from(id), code, reason);
     }
 
-    fn keys_in_use(&self, cursor: u32, limit: u32) {
-        self.0.keys_in_use(cursor, limit);
+    fn active_keys(&self, cursor: u32, limit: u32) {
+        self.0.active_keys(cursor, limit);
     }
 
     fn end_key(&self, project: u64, user: u64, key_tag: u64) {
@@ -348,7 +348,7 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
                 .into_pyobject(py)?
                 .into_any()
         }
-        Notification::KeysInUse { next, keys } => {
+        Notification::ActiveKeys { next, keys } => {
             ("keys", next, keys).into_pyobject(py)?.into_any()
         }
         Notification::Gap { shard, cause } => ("gap", shard, cause).into_pyobject(py)?.into_any(),

@@ -23,7 +23,7 @@ from homewire.bus.append import Bus
 from homewire.devices.models import DeviceLocation
 from homewire.errors import RequestError, Unauthenticated
 from homewire.events.api import routes
-from homewire.events.context import Ingest
+from homewire.events.context import EventContext
 from homewire.projects.models import KeyScope, Project
 from homewire.server.requests import BodyReader
 from kit.manual_clock import ManualClock
@@ -166,7 +166,7 @@ async def client(
 ) -> AsyncIterator[Client]:
     async with running_bus(redis_server, answer_timeout=bounds.answer, outage_grace=0.2) as bus:
         reader = BodyReader(silence=bounds.silence, timeout=bounds.body)
-        ingest = Ingest(bus, authenticate, Places(), clock=ManualClock(NOW_MS), reader=reader)
+        ingest = EventContext(bus, authenticate, Places(), clock=ManualClock(NOW_MS), reader=reader)
         app = web.Application(middlewares=[render])
         app.add_routes(routes(ingest))
         async with TestServer(app) as server, ClientSession() as session, redis_server.client() as redis:

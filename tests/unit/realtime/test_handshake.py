@@ -14,7 +14,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import PermissionDenied, Unavailable
 from homewire.limits.connections import ConnectionLimits
 from homewire.presence.connected import ConnectedDevices
-from homewire.realtime.handshake import Authorized, Gateway, reserve
+from homewire.realtime.handshake import Authorized, HandshakeContext, reserve
 from homewire.realtime.subscription import Subscription
 from homewire.sessions.deadlines import ActiveKeys, Deadlines
 from homewire.sessions.expiry import SocketExpiry
@@ -80,7 +80,7 @@ async def test_reconnecting_device_stays_connected_in_any_order_of_events(core: 
     last socket before it comes to a reservation whose client had its 101, and closed that socket then."""
     connected_devices, unused, counts = ConnectedDevices(), cast(Any, None), ShardCounts()
     sockets = SocketExpiry(core, ActiveKeys(), unused, Deadlines())
-    gateway = Gateway(
+    context = HandshakeContext(
         core, unused, unused, cache_versions(counts), unused, unused, unused, sockets, connected_devices
     )
     device = Principal(PrincipalKind.DEVICE, 1, 9, 0)
@@ -92,7 +92,7 @@ async def test_reconnecting_device_stays_connected_in_any_order_of_events(core: 
         connection_limits = ConnectionLimits(core, Settings())
         return (
             await reserve(
-                core, cache_versions(counts), connection_limits, authorize, None, None, gateway.reserved
+                core, cache_versions(counts), connection_limits, authorize, None, None, context.reserved
             )
         )[0]
 

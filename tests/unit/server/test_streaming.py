@@ -12,7 +12,14 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
-from homewire.server.streaming import PIECE, Answers, AnswersFull, Outgoing, Pace, Streamed
+from homewire.server.streaming import (
+    PIECE,
+    Pace,
+    ResponseBudget,
+    ResponseBudgetFull,
+    StreamedResponse,
+    UnreadResponse,
+)
 from kit.manual_clock import ManualClock
 
 MIB: Final = 1024 * 1024
@@ -39,14 +46,14 @@ class Sent:
 
 @asynccontextmanager
 async def serving(
-    sent: Sent, answers: Answers | None = None, whole_s: float | None = None
+    sent: Sent, budget: ResponseBudget | None = None, whole_s: float | None = None
 ) -> AsyncIterator[TestClient[web.Request, web.Application]]:
-    counted = answers or Answers()
+    counted = budget or ResponseBudget()
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            return await Streamed.begun(request, sent(), counted, ("principal", 1), whole_s=whole_s)
-        except AnswersFull as error:
+            return await StreamedResponse.begun(request, sent(), counted, ("principal", 1), whole_s=whole_s)
+        except ResponseBudgetFull as error:
             return web.Response(status=error.status, text=error.data["limit"])
 
     app = web.Application()
@@ -112,37 +119,37 @@ async def asked(client: TestClient[web.Request, web.Application]) -> asyncio.Str
 
 
 async def test_client_that_takes_nothing_is_cut() -> None:
-    answers, sent = Answers(pace=Pace(stall_s=0.1, bytes_per_s=MIB)), Sent(*[bytes(MIB)] * LARGE)
-    async with serving(sent, answers) as client:
+    budget, sent = ResponseBudget(pace=Pace(stall_s=0.1, bytes_per_s=MIB)), Sent(*[bytes(MIB)] * LARGE)
+    async with serving(sent, budget) as client:
         writer = await asked(client)
         await asyncio.wait_for(sent.closed.wait(), 20)
-        assert answers.metrics() == {"response_bytes": 0, "responses_refused": 0, "responses_aborted": 1}
+        assert budget.metrics() == {"response_bytes": 0, "responses_refused": 0, "responses_aborted": 1}
         writer.transport.abort()
 
 
 async def test_client_that_drips_is_cut() -> None:
     """It takes each piece before a client that takes nothing would be cut; together they take too long."""
     clock = ManualClock()
-    answers = Answers(pace=Pace(stall_s=30.0, bytes_per_s=1_000), clock=clock)
+    budget = ResponseBudget(pace=Pace(stall_s=30.0, bytes_per_s=1_000), clock=clock)
     request = make_mocked_request("GET", "/")
-    with answers.admit((1,), 2_000) as outgoing:
+    with budget.admit((1,), 2_000) as response:
         for size in [20_000] * 100 + [5_000] * 207:
             # Twice as fast as it has to be; then half as fast, until nothing is left of what that had won.
-            async with outgoing.writing(request, size):
+            async with response.writing(request, size):
                 clock.turn(10)
         with pytest.raises(ConnectionResetError):
-            await taken(outgoing, request, 5_000)
-    assert answers.metrics()["responses_aborted"] == 1
+            await taken(response, request, 5_000)
+    assert budget.metrics()["responses_aborted"] == 1
 
 
-async def taken(outgoing: Outgoing, request: web.Request, size: int) -> None:
-    async with outgoing.writing(request, size):
+async def taken(response: UnreadResponse, request: web.Request, size: int) -> None:
+    async with response.writing(request, size):
         await asyncio.Event().wait()
 
 
 async def test_answer_that_takes_too_long_as_a_whole_is_cut() -> None:
     """However well its client reads."""
-    answers, hold = Answers(), asyncio.Event()
+    budget, hold = ResponseBudget(), asyncio.Event()
 
     class Endless(Sent):
         async def __call__(self) -> AsyncGenerator[bytes]:
@@ -154,7 +161,7 @@ async def test_answer_that_takes_too_long_as_a_whole_is_cut() -> None:
                 self.closed.set()
 
     sent = Endless()
-    async with serving(sent, answers, whole_s=0.1) as client, client.get("/") as answer:
+    async with serving(sent, budget, whole_s=0.1) as client, client.get("/") as answer:
         with pytest.raises(aiohttp.ClientError):
             await answer.read()
         assert sent.closed.is_set()
@@ -162,37 +169,37 @@ async def test_answer_that_takes_too_long_as_a_whole_is_cut() -> None:
 
 async def test_no_more_is_held_than_may_be() -> None:
     """What waits is counted for its principal, who is refused beyond the share; then for all."""
-    answers = Answers(limit=8 * MIB, share=MIB + PIECE, pace=Pace(stall_s=60.0))
-    async with serving(Sent(*[bytes(MIB)] * LARGE), answers) as client:
+    budget = ResponseBudget(limit=8 * MIB, share=MIB + PIECE, pace=Pace(stall_s=60.0))
+    async with serving(Sent(*[bytes(MIB)] * LARGE), budget) as client:
         writer = await asked(client)
-        await until(lambda: answers.metrics()["response_bytes"] > 0)
+        await until(lambda: budget.metrics()["response_bytes"] > 0)
         async with client.get("/") as answer:
             assert (answer.status, await answer.text()) == (503, "response_bytes_per_principal")
-        assert answers.metrics()["response_bytes"] <= MIB + PIECE
+        assert budget.metrics()["response_bytes"] <= MIB + PIECE
         writer.transport.abort()
-        await until(lambda: answers.metrics()["response_bytes"] == 0)
+        await until(lambda: budget.metrics()["response_bytes"] == 0)
 
 
 def test_project_has_half_and_all_have_the_whole() -> None:
-    answers = Answers(limit=8 * MIB, share=3 * MIB)
-    first = answers.admit((1, "project"), 3 * MIB)
-    with pytest.raises(AnswersFull) as refused:
-        answers.admit((1, "project"), 1)
+    budget = ResponseBudget(limit=8 * MIB, share=3 * MIB)
+    first = budget.admit((1, "project"), 3 * MIB)
+    with pytest.raises(ResponseBudgetFull) as refused:
+        budget.admit((1, "project"), 1)
     assert refused.value.data == {"limit": "response_bytes_per_principal"}
-    with pytest.raises(AnswersFull) as refused:
-        answers.admit((2, "project"), 2 * MIB)
+    with pytest.raises(ResponseBudgetFull) as refused:
+        budget.admit((2, "project"), 2 * MIB)
     assert refused.value.data == {"limit": "response_bytes"}
-    second = answers.admit((3, "another"), 3 * MIB)
-    third = answers.admit((4,), 2 * MIB)
-    with pytest.raises(AnswersFull):
-        answers.admit((5,), 1)
-    assert answers.metrics()["responses_refused"] == 3
+    second = budget.admit((3, "another"), 3 * MIB)
+    third = budget.admit((4,), 2 * MIB)
+    with pytest.raises(ResponseBudgetFull):
+        budget.admit((5,), 1)
+    assert budget.metrics()["responses_refused"] == 3
     for each in (first, second, third):
         each.resize(0)
     # An owner without held bytes has room for one, however large.
-    answers.admit((1, "project"), 7 * MIB).resize(0)
-    assert answers.metrics()["response_bytes"] == 0
-    assert answers._by_owner == {}
+    budget.admit((1, "project"), 7 * MIB).resize(0)
+    assert budget.metrics()["response_bytes"] == 0
+    assert budget._by_owner == {}
 
 
 async def until(condition: object) -> None:

@@ -32,7 +32,7 @@ class Core:
         self.first_closed = asyncio.Event()
         self.all_closed = asyncio.Event()
 
-    def keys_in_use(self, cursor: int, limit: int) -> None:
+    def active_keys(self, cursor: int, limit: int) -> None:
         assert limit == CHUNK
         following = cursor + 1 if cursor + 1 < len(self.parts) else 0
         self.keys.on_page(following, self.parts[cursor])

@@ -106,7 +106,7 @@ impl Reactor {
     }
 
     /// Reports the keys of users of open connections, in parts of `limit` slots.
-    pub(super) fn report_keys_in_use(&mut self, cursor: u32, limit: u32) {
+    pub(super) fn report_active_keys(&mut self, cursor: u32, limit: u32) {
         let slots = self.connections.slots();
         let end = slots.min(cursor.saturating_add(limit.max(1)));
         let mut keys: Vec<_> = (cursor..end)
@@ -122,7 +122,7 @@ impl Reactor {
         let next = if end < slots { end } else { 0 };
         self.shared
             .notifier
-            .push(Notification::KeysInUse { next, keys });
+            .push(Notification::ActiveKeys { next, keys });
     }
 }
 

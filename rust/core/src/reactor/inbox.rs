@@ -61,8 +61,8 @@ pub enum ReactorCommand {
     Gap {
         shard: u32,
     },
-    /// Report the keys of users of open connections: see [`crate::core::Core::keys_in_use`].
-    KeysInUse {
+    /// Report the keys of users of open connections: see [`crate::core::Core::active_keys`].
+    ActiveKeys {
         cursor: u32,
         limit: u32,
     },

@@ -333,7 +333,7 @@ impl Reactor {
             } => self.deliver_first(id, seen, &envelopes),
             ReactorCommand::Send { id, kind, payload } => self.send(id, kind, &payload),
             ReactorCommand::Close { id, code, reason } => self.close(id, code, &reason),
-            ReactorCommand::KeysInUse { cursor, limit } => self.report_keys_in_use(cursor, limit),
+            ReactorCommand::ActiveKeys { cursor, limit } => self.report_active_keys(cursor, limit),
             ReactorCommand::EndKey {
                 principal_id,
                 key_tag,

@@ -30,7 +30,7 @@ pub enum Notification {
     },
     /// Keys of users of open connections: project, user, key tag. `next` is the cursor of the following
     /// part; 0: there is none.
-    KeysInUse {
+    ActiveKeys {
         next: u32,
         keys: Vec<(u64, u64, u64)>,
     },

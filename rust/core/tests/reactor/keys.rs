@@ -17,16 +17,16 @@ fn with_key(principal: Principal, key_tag: u64) -> Principal {
 }
 
 fn part(node: &mut Node, cursor: u32, limit: u32) -> (u32, Vec<(u64, u64, u64)>) {
-    node.core.keys_in_use(cursor, limit);
+    node.core.active_keys(cursor, limit);
     loop {
-        if let Notification::KeysInUse { next, keys } = node.notification() {
+        if let Notification::ActiveKeys { next, keys } = node.notification() {
             return (next, keys);
         }
     }
 }
 
 /// All parts of a result, each of `limit` slots, and the number of parts.
-fn keys_in_use(node: &mut Node, limit: u32) -> (Vec<(u64, u64, u64)>, u32) {
+fn active_keys(node: &mut Node, limit: u32) -> (Vec<(u64, u64, u64)>, u32) {
     let (mut all, mut cursor, mut parts) = (Vec::new(), 0, 0);
     loop {
         let (next, keys) = part(node, cursor, limit);
@@ -46,7 +46,7 @@ fn keys_in_use(node: &mut Node, limit: u32) -> (Vec<(u64, u64, u64)>, u32) {
 #[test]
 fn keys_of_open_user_connections_are_reported_in_parts() {
     let mut node = Node::start(limits());
-    assert_eq!(keys_in_use(&mut node, 10), (vec![], 1));
+    assert_eq!(active_keys(&mut node, 10), (vec![], 1));
     let mut clients = Vec::new();
     for number in 0..20 {
         let principal = with_key(user(1 + number % 3), 70 + number % 5);
@@ -57,17 +57,17 @@ fn keys_of_open_user_connections_are_reported_in_parts() {
     let expected: Vec<_> = (1..=3)
         .flat_map(|user| (70..75).map(move |tag| (PROJECT, user, tag)))
         .collect();
-    assert_eq!(keys_in_use(&mut node, 100), (expected.clone(), 1));
-    assert_eq!(keys_in_use(&mut node, 7), (expected.clone(), 4));
-    assert_eq!(keys_in_use(&mut node, 1).0, expected);
+    assert_eq!(active_keys(&mut node, 100), (expected.clone(), 1));
+    assert_eq!(active_keys(&mut node, 7), (expected.clone(), 4));
+    assert_eq!(active_keys(&mut node, 1).0, expected);
     // A closed connection does not use its key any more, nor does one whose key ended.
     let (id, first) = clients.remove(0);
     drop(first);
     node.closed(id);
     node.core.end_key(of_user(2), 71);
     let left = Vec::from_iter(expected.into_iter().filter(|&it| it != (PROJECT, 2, 71)));
-    assert_eq!(keys_in_use(&mut node, 7).0, left);
-    assert_eq!(keys_in_use(&mut node, 0).0, left, "no limit is one of one");
+    assert_eq!(active_keys(&mut node, 7).0, left);
+    assert_eq!(active_keys(&mut node, 0).0, left, "no limit is one of one");
     assert_eq!(part(&mut node, u32::MAX, u32::MAX), (0, vec![]));
 }
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from homewire.errors import Unavailable
-from homewire.limits.turns import Turns
+from homewire.server.turns import Turns
 
 HOUR = 3600.0
 
