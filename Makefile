@@ -34,7 +34,7 @@ help: ## list these verbs
 
 build: $(CORE) ## dependencies into .venv, the Rust core built (both only when something changed)
 
-run: build ## build, start everything on http://127.0.0.1:8080, say what to do next (ARGS="--port 9000")
+run: build ## build, start everything on http://127.0.0.1:8080, print the next steps (ARGS="--port 9000")
 	@exec $(BIN)/homewire run --demo $(ARGS)
 
 test: test-rust test-python test-cluster-short ## every test (make test-python ARGS="-k demo" for some)
@@ -42,17 +42,17 @@ test: test-rust test-python test-cluster-short ## every test (make test-python A
 test-rust: $(DEPENDENCIES)
 	cargo test --locked --no-fail-fast
 
-# Much of their time they wait: for servers to start, time-outs to pass. A file's tests stay with one worker, and
+# Tests wait much of their time, e.g. for servers to start. The tests of a file stay with one worker, and
 # the longest files start first (tests/kit/order.py). One file is most of the short form: its tests are distributed.
 WORKERS := -n 6 --dist loadfile --no-loadscope-reorder
 test-cluster-short: WORKERS := -n 6 --dist load
-# Nodes are started by the hundred, and without its bytecode each compiles homewire anew.
+# Tests start hundreds of nodes. Without bytecode each of them would compile homewire again.
 test-python test-cluster test-cluster-short: export PYTHONDONTWRITEBYTECODE :=
 
 test-python: build $(CLIENTS) $(BROWSER)
 	$(BIN)/pytest -m "not slow" $(WORKERS) $(ARGS)
 
-# Each start of a server in cluster mode takes 2 s before it may be written to: hence a short form of it.
+# A server in cluster mode accepts writes 2 s after its start, so `make test` has a short form only.
 test-cluster: build $(CLIENTS) $(BROWSER) ## the service tests and those of the command line, on a Redis in cluster mode
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) tests/parts tests/service tests/unit/cli/test_cli_program.py $(ARGS)
 
@@ -81,15 +81,15 @@ lint: build ## ruff, mypy, import-linter, words of names, stubtest, rustfmt, cli
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
-format: $(DEPENDENCIES) ## let ruff and rustfmt mend what they can
+format: $(DEPENDENCIES) ## format and repair with ruff and rustfmt
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	cargo fmt
 
-audit: $(DEPENDENCIES) ## licences, sources and known vulnerabilities of the dependencies, as far as they can be reached
+audit: $(DEPENDENCIES) ## licences, sources and known vulnerabilities of the dependencies, if their database can be reached
 	.ci/audit
 
-bench: build ## measure the figures of bench/README.md (ROWS="memory handshake", ARGS=--small for a trial)
+bench: build ## measure the rows of bench/README.md (ROWS="memory handshake", ARGS=--small for a trial)
 	$(BIN)/python -m bench $(ROWS) $(ARGS)
 
 docs: build ## write the pages that are made from tables in the code
@@ -99,7 +99,7 @@ docs: build ## write the pages that are made from tables in the code
 	$(BIN)/python -m homewire.metrics > docs/metrics.md
 	$(BIN)/python -m homewire.reasons > docs/errors.md
 
-lock: $(DEPENDENCIES) ## resolve pyproject.toml anew into requirements.lock
+lock: $(DEPENDENCIES) ## resolve pyproject.toml again into requirements.lock
 	$(BIN)/pip install uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--extra test --extra bench --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
@@ -130,19 +130,19 @@ $(CLIENTS): tests/clients/requirements.lock tests/clients/typescript/package-loc
 	@npm ci --silent --prefix tests/clients/typescript
 	@touch $@
 
-# Once per pyproject.toml: makes python/ importable in the venv and installs bin/homewire.
+# Once for each pyproject.toml: makes python/ importable in the venv and installs bin/homewire.
 $(PACKAGE): pyproject.toml README.md $(DEPENDENCIES)
 	@echo "installing homewire into $(VENV), editable"
 	@$(BIN)/maturin develop --release --locked
 	@mkdir -p $(@D) && touch $@
 
-# From then on only the extension itself is built again.
+# Later only the extension is built again.
 $(CORE): $(RUST) $(PACKAGE)
 	@echo "building the Rust core"
 	@$(BIN)/maturin develop --release --locked --skip-install
 	@touch $@
 
-# Where it can't be installed, pytest says which test was skipped for want of it.
+# If it cannot be installed, pytest skips its tests and names them.
 $(BROWSER): | $(DEPENDENCIES)
 	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
 		&& echo "installing chromium for the browser test" \

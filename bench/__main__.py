@@ -1,4 +1,4 @@
-"""`python -m bench ROW …`: measure rows of the figures, print them, keep them in bench/results."""
+"""`python -m bench ROW …`: measure rows of the benchmarks, print them, and store them in bench/results."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ALL = (*FANOUT, *OTHERS)
 
 
 def options() -> argparse.ArgumentParser:
-    """What may be said on the command line."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "rows", nargs="+", choices=[*ALL, "all", "report"], metavar="ROW", help=", ".join(ALL)
@@ -59,7 +59,7 @@ def options() -> argparse.ArgumentParser:
 
 
 def measure(name: str, chosen: argparse.Namespace) -> Table:
-    """One row."""
+    """Measure one row."""
     pairs = chosen.pairs or (1 if chosen.small else 5)
     seconds = chosen.seconds or (1.0 if chosen.small else 10.0)
     with_homewire = not chosen.without_homewire
@@ -90,7 +90,7 @@ def measure(name: str, chosen: argparse.Namespace) -> Table:
 
 
 def main() -> int:
-    """Exit code 0 when every row could be measured; a missed goal is said, not failed."""
+    """Returns exit code 0 if every row could be measured. A missed goal is printed and is no failure."""
     chosen = options().parse_args()
     if "report" in chosen.rows:
         print("\n".join(table.markdown() for table in report.kept()))

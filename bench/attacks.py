@@ -26,7 +26,7 @@ REQUESTS_PER_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request of HTTP."""
+    """An HTTP request."""
 
     method: str
     path: str
@@ -34,7 +34,7 @@ class Request:
     body: str = ""
 
     def text(self) -> str:
-        """As it is sent."""
+        """The request as it is sent."""
         lines = [f"{self.method} {self.path} HTTP/1.1", "Host: bench"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
         if self.body:
@@ -44,14 +44,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Honest:
-    """What an honest user asks for again and again, beside the events of their home."""
+    """The request that an honest user repeats, besides receiving the events of the home."""
 
     name: str
     request: Request
     status: int = 200
     per_s: float = REQUESTS_PER_S
     apart: bool = False
-    """Whether it is measured behind the deliveries, because it slows them itself."""
+    """Whether it is measured after the deliveries, because it slows them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +59,19 @@ class Scene:
     """An honest project and a hostile one."""
 
     url: str
-    """Of Redis."""
+    """The URL of Redis."""
     honest: World
     hostile: World
     small: bool
 
     def many(self, count: int) -> int:
-        """So many, or few in a small run."""
+        """`count`, or a sixteenth of it in a small run."""
         return max(2, count // 16) if self.small else count
 
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """What the hostile address does, and what is measured beside it."""
+    """What the hostile address sends, and what is measured meanwhile."""
 
     parts: list[Part]
     honest: Honest
@@ -162,12 +162,12 @@ def sorted_lists(scene: Scene) -> Attack:
 
 
 def lists(scene: Scene) -> Attack:
-    """A list of 3 MiB, read as fast as it comes."""
+    """A list of 3 MiB, read at full speed."""
     return Attack([_part(scene.many(32), _values(scene, scene.many(512), 6 * KIB))], _reads(scene))
 
 
 def unread_answers(scene: Scene) -> Attack:
-    """A list of 7.5 MiB, of which nothing is read."""
+    """A list of 7.5 MiB that is not read."""
     request = _values(scene, scene.many(128), 60 * KIB)
     return Attack([_part(scene.many(64), request, reads=False)], _reads(scene))
 
@@ -179,7 +179,7 @@ def _values(scene: Scene, values: int, size: int) -> Request:
 
 
 def stored_values(scene: Scene) -> Attack:
-    """Values of 60 KiB, written again and again."""
+    """Values of 60 KiB, written repeatedly."""
     home = scene.hostile.homes[0]
     # A project of its own: the listeners of the other one count their home's events.
     honest = provision.make(scene.url, homes=1, members=1).homes[0]
@@ -199,12 +199,12 @@ def descriptors(scene: Scene) -> Attack:
 
 
 def event_loop(scene: Scene) -> Attack:
-    """Reads of a device, also when they are refused."""
+    """Reads of a device, repeated also after a refusal."""
     return Attack([_part(scene.many(64), _read_device(scene.hostile))], _reads(scene))
 
 
 def send_queues(scene: Scene) -> Attack:
-    """Listeners that do not read, and the events of a device that is at its limit."""
+    """Subscribers that do not read, and the events of a device at its limit."""
     home = scene.hostile.homes[0]
     event = {"eventType": "bench", "eventData": {"x": "x" * (4 * KIB)}}
     put = _json("PUT", f"/devices/{home.device_id}/event", home.device_key, event)
@@ -224,4 +224,4 @@ ATTACKS: Final[Mapping[str, Callable[[Scene], Attack]]] = {
     "event-loop": event_loop,
     "send-queues": send_queues,
 }
-"""By the shared resource that each is meant to use up."""
+"""Attacks by the shared resource that each of them uses up."""

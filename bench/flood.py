@@ -1,7 +1,7 @@
 """Clients that send one frame as fast as they can: ``python -m bench.flood PORT SOCKETS PATH AUTHORIZATION``.
 
-Says ``ready`` when all are open, floods until standard input ends, and says in one JSON line how much it sent
-and how often it was closed. A socket that the server closes is opened anew at once.
+Prints ``ready`` when all sockets are open, and sends until standard input ends. Then it prints one JSON line:
+how many frames it sent and how many sockets the server closed. A closed socket is opened again at once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 PING = bytes((0x89, 0x80, 1, 2, 3, 4))
-"""Empty and masked."""
+"""An empty ping, masked."""
 MANY = PING * 10_000
 READ_BYTES = 1 << 16
 PAUSE_S = 0.1
-"""Before a socket that was refused tries again."""
+"""Pause before a refused socket connects again."""
 
 
 @dataclass(slots=True)
@@ -34,7 +34,7 @@ class Flood:
     offsets: dict[socket.socket, int] = field(default_factory=dict)
 
     def open(self) -> bool:
-        """One handshake; whether it was let in."""
+        """Make one handshake. Returns whether it succeeded."""
         connection = socket.create_connection(("127.0.0.1", self.port), timeout=10)
         connection.sendall(self.request)
         head = b""
@@ -50,7 +50,7 @@ class Flood:
         return True
 
     def turn(self) -> None:
-        """Whatever can be read or written now."""
+        """Read and write what is possible now."""
         for key, mask in self.selector.select(PAUSE_S):
             connection = key.fileobj
             if isinstance(connection, socket.socket) and not self._serve(connection, mask):
@@ -94,7 +94,7 @@ def main() -> None:
     print("ready", flush=True)
     while not any(key.fileobj is sys.stdin for key, _ in flood.selector.select(0)):
         flood.turn()
-        # One a turn: who reconnects goes on flooding with the others meanwhile.
+        # One handshake a turn, so that the other sockets go on meanwhile.
         if len(flood.offsets) < int(count):
             with suppress(OSError):
                 flood.open()

@@ -1,10 +1,10 @@
 """Clients of one hostile address: ``python -m bench.hostile``.
 
 The first line on standard input is JSON: ``{"port", "parts": [{"connections", "requests", "reads"}]}``. Each
-connection of a part sends one of its requests after the other, the next one when the last was answered. With
-``reads`` false it reads no answer but a refusal, and without requests it says nothing. What the server closes
-is opened anew at once. Says ``ready`` when each was opened once, goes on until standard input ends, and says
-in one JSON line how many answers it got by their status, and how many connections were closed.
+connection of a part sends its requests in turn, the next one when the last was answered. With ``reads`` false
+it reads only refusals, and without requests it sends nothing. A connection that the server closes is opened
+again at once. It prints ``ready`` when each connection was opened once, and runs until standard input ends.
+Then it prints one JSON line: the number of answers by status, and of closed connections.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from itertools import cycle, repeat
 from typing import Final, TypedDict
 
 ADDRESS: Final = "127.0.0.9"
-"""None that the honest load client has."""
+"""Another address than that of the honest load client."""
 OPENED_A_TURN: Final = 64
 READ_BYTES: Final = 1 << 18
 SMALL_BUFFER: Final = 4096
@@ -39,7 +39,7 @@ IP_BIND_ADDRESS_NO_PORT: Final = 24
 
 
 class Part(TypedDict):
-    """Connections that do the same."""
+    """Connections that send the same requests."""
 
     connections: int
     requests: list[str]
@@ -48,7 +48,7 @@ class Part(TypedDict):
 
 @dataclass(slots=True)
 class Answer:
-    """What was received of one answer."""
+    """The state of an answer that is being received."""
 
     status: int = 0
     unread: bytes = b""
@@ -57,7 +57,7 @@ class Answer:
     chunked: bool = False
 
     def take(self, data: bytes) -> bool:
-        """More of it. Whether it is complete."""
+        """Take more bytes. Returns whether the answer is complete."""
         if not self.status:
             head, end, data = (self.unread + data).partition(b"\r\n\r\n")
             if not end:
@@ -94,7 +94,7 @@ class Client:
     answer: Answer = field(default_factory=Answer)
     connected: bool = False
     waits: int = 0
-    """What epoll looks for."""
+    """The events that epoll reports."""
 
 
 @dataclass(slots=True)
@@ -103,14 +103,14 @@ class Flood:
 
     port: int
     missing: deque[Kind]
-    """Of connections that are to be opened."""
+    """The kinds of the connections to be opened."""
     epoll: select.epoll = field(default_factory=select.epoll)
     clients: dict[int, Client] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     opened: int = 0
 
     def turn(self) -> None:
-        """Open what is missing, and do what can be done now."""
+        """Open missing connections; read and write what is possible now."""
         for _ in range(min(len(self.missing), OPENED_A_TURN)):
             self._open(self.missing.popleft())
         for descriptor, mask in self.epoll.poll(PAUSE_S):
@@ -127,7 +127,7 @@ class Flood:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_BUFFER)
         connection.bind((ADDRESS, 0))
         if connection.connect_ex(("127.0.0.1", self.port)) not in (0, errno.EINPROGRESS):
-            # No port is free; those of closed connections are soon.
+            # No port is free. Those of closed connections will be soon.
             connection.close()
             self.missing.append(kind)
             return
@@ -138,7 +138,7 @@ class Flood:
         self._wait(client, select.EPOLLOUT)
 
     def _serve(self, client: Client, mask: int) -> bool:
-        """Whether the connection goes on."""
+        """Serve one connection. Returns whether it stays open."""
         if mask & GONE and not mask & select.EPOLLIN:
             return False
         try:
@@ -174,7 +174,7 @@ class Flood:
             self._ask(client)
 
     def _holds(self, client: Client) -> bool:
-        """Whether what was answered is what it asked for, and is left unread from now on."""
+        """Whether the answer has the wanted status, and is not read from now on."""
         head = client.socket.recv(12, socket.MSG_PEEK)
         if len(head) < 12 or client.answer.status or head[9:10] not in b"12":
             return False
@@ -199,8 +199,8 @@ class Flood:
 
 
 def main() -> None:
-    """Until standard input ends."""
-    # The load client that measures on the same core must not wait for this.
+    """Run until standard input ends."""
+    # The load client measures on the same core and must not wait for this process.
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

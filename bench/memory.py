@@ -26,7 +26,7 @@ def _per_connection(load: str, pid: int, port: int, requests: list[str]) -> tupl
 
 
 def _warm(load: str, port: int, requests: list[str]) -> None:
-    """Code and pools that the first connections bring in are not a connection's cost."""
+    """Open connections once, so that code and pools that the first ones load are not counted."""
     with load_client.listen(load, port, requests[:WARM_CONNECTIONS], idle=True):
         return
 
@@ -40,7 +40,7 @@ def _homewire(homes: int, members: int) -> Iterator[tuple[int, int, provision.Wo
 
 
 def _homewire_once(load: str, connections: int, one_user: bool) -> tuple[float, float]:
-    # The users that warm it up are others than those that are counted.
+    # Other users warm the server up than those that are counted.
     spare = -(-WARM_CONNECTIONS // LISTENERS_A_HOME)
     homes = 1 if one_user else connections // LISTENERS_A_HOME + 1 + spare
     with _homewire(homes, 1 if one_user else LISTENERS_A_HOME) as (pid, port, world):

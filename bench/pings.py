@@ -17,24 +17,24 @@ SOCKETS = 100
 RATE = 50.0
 LISTENERS = 10
 NO_ALLOWANCE = {"inbound_frames_per_s": "0", "inbound_bytes_per_s": "0"}
-"""Nobody is closed, so that the budget of turns alone has to do."""
+"""No connection is closed, so only the budget of turns protects the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """What was measured in one run."""
+    """The latencies of one run."""
 
     p50: float
     p99: float
-    """In ms, from the request to the socket."""
+    """Milliseconds from the request to the socket."""
 
     def text(self) -> str:
-        """Both."""
+        """Both percentiles, as the table shows them."""
         return f"{self.p50:.1f} / {self.p99:.1f}"
 
 
 def deliveries(load: str, port: int, world: provision.World, events: int) -> Latency:
-    """So many events to listeners of the world's home. Raises BenchError if one does not arrive."""
+    """Send `events` events to subscribers of the world's home. Raises BenchError if one is lost."""
     with load_client.listen(load, port, world.requests(LISTENERS), expected=events) as listener:
         load_client.publish(load, port, world.put_targets(), mode="put", events=events, rate=RATE, depth=8)
         result = listener.result()
@@ -48,7 +48,7 @@ def deliveries(load: str, port: int, world: provision.World, events: int) -> Lat
 def _flood(port: int, world: provision.World, sockets: int, counts: dict[str, int]) -> Iterator[None]:
     path, _, authorization = world.requests(1)[0].partition(" ")
     command = [sys.executable, "-m", "bench.flood", str(port), str(sockets), path, authorization]
-    # Last in the queue for its core: the load client that measures there must not wait for it.
+    # At the lowest priority: the load client measures on the same core and must not wait for it.
     with Process(["nice", "-n", "19", *command], LOAD_CORE) as process:
         if process.line() != "ready":
             raise BenchError("the flood did not begin")
@@ -59,7 +59,7 @@ def _flood(port: int, world: provision.World, sockets: int, counts: dict[str, in
 
 
 def run(*, pairs: int, seconds: float, small: bool) -> Table:
-    """Quiet, and under the flood: without an allowance, and with the one that is the default."""
+    """Measure quiet and flooded runs, without an allowance and with the default one."""
     load = load_client.binary()
     sockets = 5 if small else SOCKETS
     events = int(RATE * seconds)

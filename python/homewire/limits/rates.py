@@ -244,7 +244,7 @@ class Meter:
 INTERVAL_S: Final = 0.1
 LEAST_PAUSE_S: Final = 0.01
 IDLE_S: Final = 1.0
-"""Between two checks while no subject is near a limit. A subject that comes near one ends the pacount."""
+"""Between two checks while no subject is near a limit. A subject that comes near one ends the pause."""
 COUNTER_TTL_MS: Final = 5_000
 """How long a counter exists after its last change, so that nodes that are late can add to it."""
 COMMANDS_A_SUBJECT: Final = 2

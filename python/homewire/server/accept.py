@@ -1,12 +1,12 @@
-"""The listening sockets: so many connections are accepted in a turn of the loop and no more.
+"""The listening sockets, and the header of the PROXY protocol.
 
-Both loops accept on their own until nobody waits (asyncio: as many as the backlog is long), so that in
-a reconnect storm nothing else has a turn. What is not accepted yet waits in the kernel's backlog.
+A bounded number of connections is accepted in each turn of the loop; the others wait in the kernel's backlog.
+asyncio and uvloop have no such bound: asyncio accepts as many in a turn as the backlog is long, and uvloop
+all that wait. In a storm of reconnects nothing else would run.
 
-The header of the PROXY protocol, version 2: what a balancer says of its client, first of all.
-
-Only as much is read as belongs to the header, so that TLS or HTTP begin behind it. The libraries that there
-are want the stream of a server of their own, and break on a header that ends within its addresses.
+A load balancer sends the header of the PROXY protocol, version 2, before the bytes of its client. Exactly the
+header is read, so that TLS or HTTP begins behind it. The existing libraries need a stream server of their
+own, and fail on a header that ends within its addresses.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ PAUSE_S: Final = 1.0
 SETTING_UP_S: Final = 1.0
 """How long connections that were accepted just before the end have to be set up."""
 SET_UP_AT_ONCE: Final = 8
-"""Connections of one address that are set up at once: each takes some 0.15 ms of the loop."""
+"""Connections of one address that are set up at once. Each takes about 0.15 ms of the loop."""
 SET_UP_TURN_S: Final = 0.01
-"""A connection that takes longer waits for its client, in a TLS handshake."""
+"""A connection that takes longer waits for its client in the TLS handshake, so the next one may begin."""
 WAITING: Final = 16_384
 """The most connections of one address that wait to be set up."""
 ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
-"""Why an address is none of this machine."""
+"""Errors for an address that this machine does not have."""
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 MakeProtocol: TypeAlias = Callable[[Peer, Callable[[], None]], asyncio.Protocol]
-"""The protocol of a connection: whose it is, and what to call when it ended."""
+"""Makes the protocol of a connection from its peer and a function to be called when it ended."""
 
 
 def bound_sockets(addresses: Iterable[tuple[Any, ...]], port: int) -> list[socket.socket]:
     """A socket on each of the addresses (of getaddrinfo) that this machine has, all on one port.
 
-    A name may have addresses of a family that is switched off, e.g. localhost in a container without IPv6.
-    Raises OSError if there is none, or if one can't be had for another reason.
+    Addresses that this machine does not have are skipped: a name may have some of a family that is disabled,
+    e.g. localhost in a container without IPv6. Raises OSError if none is left, or if bind fails otherwise.
     """
     bound: list[socket.socket] = []
     missing = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
@@ -95,10 +95,10 @@ def _bound_socket(family: int, kind: int, protocol: int, address: tuple[Any, ...
 class Acceptor:
     """Accepts at most `per_turn` connections of each socket in a turn. Used from the event loop alone.
 
-    `handshake_s` bounds the PROXY protocol header and the TLS handshake, each where there is one. With
-    `proxy_protocol` every connection of one of the `proxies` has to begin with such a header. `timeout_s`
-    bounds how long the peer of any connection may confirm nothing, or take nothing, `unsent_bytes` what the
-    kernel takes beyond what it sent (0: the kernel's own).
+    `handshake_s` is the timeout of the PROXY protocol header and of the TLS handshake. With `proxy_protocol`
+    every connection of one of the `proxies` must begin with such a header. A connection whose peer
+    acknowledges nothing, or has no room for more, is reset after `timeout_s`. `unsent_bytes` is how many
+    unsent bytes the kernel accepts for a socket; 0 is the kernel's default.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Acceptor:
         timeout_s: float = 0.0,
         unsent_bytes: int = 0,
     ) -> None:
-        """Without `connections` there are no bounds on them."""
+        """Without `connections` their number has no bound."""
         self._per_turn = per_turn
         self._handshake_s = handshake_s
         self._proxies = TrustedProxies() if proxies is None else proxies
@@ -135,7 +135,7 @@ class Acceptor:
         self._proxy_headers_refused = 0
 
     async def bind(self, host: str, port: int, backlog: int) -> int:
-        """Listen on every address of `host` ("" for all) that there is, on one port, and answer that.
+        """Listen on one port of every address of `host` that this machine has; "" for all. Returns the port.
 
         Raises OSError.
         """
@@ -145,23 +145,23 @@ class Acceptor:
         self._sockets = bound_sockets(addresses, port)
         for listening in self._sockets:
             listening.setblocking(False)
-            self._bound(listening)
+            self._set_bounds(listening)
             listening.listen(backlog)
         return int(self._sockets[0].getsockname()[1])
 
     def start(self, make_protocol: MakeProtocol, tls: ssl.SSLContext | None = None) -> None:
-        """Accept from now on; each connection gets a protocol of its own, made for its peer."""
+        """Begin to accept. `make_protocol` makes the protocol of each connection."""
         self._make_protocol = make_protocol
         self._tls = tls
         self._resume()
 
-    def speak(self, tls: ssl.SSLContext | None) -> None:
-        """Use this context for the connections that come from now on."""
+    def use_tls(self, tls: ssl.SSLContext | None) -> None:
+        """Use this TLS context for all connections that are accepted from now on."""
         self._tls = tls
 
     async def close(self) -> None:
-        """Stop listening. Who waits in the backlog is refused; who was accepted stays, and is told with the
-        next answer that it is the last."""
+        """Stop listening. Connections in the backlog are refused. Accepted ones stay open, and their next
+        answer has `Connection: close`."""
         if self._connections is not None:
             self._connections.close()
         self._pause()
@@ -169,7 +169,7 @@ class Acceptor:
             listening.close()
         self._sockets.clear()
         if self._connecting:
-            # They are set up in a turn or two; only TLS handshakes take longer.
+            # This takes one or two turns of the loop; only TLS handshakes take longer.
             _, unfinished = await asyncio.wait(self._connecting, timeout=SETTING_UP_S)
             for task in unfinished:
                 task.cancel()
@@ -182,8 +182,8 @@ class Acceptor:
             "proxy_headers_refused": self._proxy_headers_refused,
         }
 
-    def _bound(self, listening: socket.socket) -> None:
-        """Bounds of the kernel, which what is accepted inherits."""
+    def _set_bounds(self, listening: socket.socket) -> None:
+        """Set the bounds of the kernel, which accepted sockets inherit."""
         if self._timeout_s and hasattr(socket, "TCP_USER_TIMEOUT"):
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(self._timeout_s * 1000))
         if self._unsent_bytes and hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -211,14 +211,14 @@ class Acceptor:
                 if error.errno in EXHAUSTED:
                     self._wait_for_room(error)
                     return
-                # An error of that connection alone: it was gone before it was accepted.
+                # The error concerns this connection alone: its client reset it before it was accepted.
                 logger.info("a connection was not accepted: %s", error.strerror)
                 continue
             self._admit(connection, address[0])
 
     def _admit(self, connection: socket.socket, address: str) -> None:
-        """Set the connection up if there is room. This is looked at before anything is made for it: of one
-        address many more may come than it can have."""
+        """Set the connection up if there is room. This is checked before anything is allocated: one address
+        may open many more connections than it may have."""
         connections = self._connections
         if connections is None:
             self._connect(connection, address)
@@ -243,7 +243,7 @@ class Acceptor:
         task.add_done_callback(self._connected)
 
     async def _set_up(self, connection: socket.socket, address: str) -> None:
-        """Give the connection its protocol. Raises OSError if it broke before."""
+        """Give the connection its protocol. Raises OSError if the connection failed before."""
         assert self._make_protocol is not None
         try:
             peer = await self._peer(connection, address)
@@ -256,7 +256,7 @@ class Acceptor:
             return
         connecting = False
         try:
-            # A trusted proxy has the connections of many, and waits for none.
+            # A trusted proxy has the connections of many clients, so they do not wait for each other.
             async with nullcontext() if peer.proxies else self._turns.of(network_of(peer.address)):
                 connecting = True
                 await self._loop.connect_accepted_socket(
@@ -272,7 +272,8 @@ class Acceptor:
             raise
 
     def _end_oldest_handshake(self) -> bool:
-        """End the connection that has been in its TLS handshake or PROXY header for longest, if one is."""
+        """End the connection whose TLS handshake or PROXY header takes longest. Returns whether there was
+        one."""
         if self._tls is None and not self._proxy_protocol:
             return False
         for task in self._connecting:
@@ -282,7 +283,7 @@ class Acceptor:
         return False
 
     async def _peer(self, connection: socket.socket, address: str) -> Peer:
-        """Whose connection it is. Raises OSError, MalformedHeader, TimeoutError."""
+        """The peer of the connection. Raises OSError, MalformedHeader, TimeoutError."""
         peer = self._proxies.peer(address)
         if self._proxy_protocol and peer.proxies is not None:
             try:
@@ -299,37 +300,39 @@ class Acceptor:
         self._connecting.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, OSError | MalformedHeader | Unavailable):
-            # Gone already, or no TLS; the text may quote what was sent. A balancer's probe is one each time.
-            logger.debug("a connection broke before its first request: %s", type(error).__name__)
+            # The client closed the connection, or did not speak TLS. The error's text may quote what it sent.
+            # Each health check of a balancer ends here.
+            logger.debug("a connection failed before its first request: %s", type(error).__name__)
         elif error is not None:
             logger.error("a connection was not set up", exc_info=error)
 
 
 def _too_many() -> Unavailable:
-    return Unavailable(problem="so many connections of this address are being set up")
+    return Unavailable(problem="too many connections of this address are being set up")
 
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 FIXED_HEADER: Final = struct.Struct("!12sBBH")
 """Signature, version and command, family and protocol, length of the rest."""
 LONGEST: Final = 4096
-"""Bytes of addresses and extensions; balancers send some hundred at most."""
+"""Bytes of addresses and extensions. Balancers send a few hundred at most."""
 VERSION: Final = 2
 LOCAL, PROXY = 0, 1
 ADDRESS_BYTES: Final = {1: 4, 2: 16}
-"""Length of the client's address, which comes first, by its family: IPv4 and IPv6."""
+"""Length of the client's address, which comes first, by family: IPv4 and IPv6."""
 BOTH_ENDS_BYTES: Final = {1: 12, 2: 36}
 LAST_FAMILY, LAST_PROTOCOL = 3, 2
 
 
 class MalformedHeader(ValueError):
-    """What came is no header of version 2."""
+    """The received bytes are no header of version 2."""
 
 
 async def read_client(connection: socket.socket) -> str | None:
-    """Take the header from a connection; the client's address, None if it tells none.
+    """Read the header from a connection. Returns the client's address.
 
-    It tells none of a connection that the balancer made for itself, e.g. to see whether the node is there.
+    None if the client has no IP address, or if the balancer made the connection for itself, e.g. for a health
+    check.
     Raises MalformedHeader, OSError.
     """
     signature, version_command, family_protocol, length = FIXED_HEADER.unpack(

@@ -1,12 +1,11 @@
-"""What stands between the port and the handlers, and bounds what comes in and what goes out.
+"""The limits of the HTTP server of one node: handshakes, requests, bodies and responses.
 
-How many handshakes are in flight: the others wait in a bounded queue, for a bounded time.
+`HandshakeLimiter` bounds the handshakes in progress. Others wait in a bounded queue, for a bounded time. So a
+storm of reconnects takes a bounded share of the store and the processor, and a client that cannot be served
+soon gets a 503 instead of a timeout. Deliveries have their own threads and do not wait here.
 
-A storm of reconnects is what this is for: it costs the store and the processor no more at once than
-`limit` handshakes do, and whoever can't be served soon is told so, instead of timing out after its work
-was done for nothing. Deliveries have threads of their own and don't wait here.
-
-How many requests and handshakes an address, and a principal of the REST service, may send in a second.
+`RequestTurns` bounds the REST requests in progress of one project, principal or address. `RequestRates`
+bounds the requests and handshakes of one principal or address in a second.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from homewire.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Each of these bounds something."""
+    """All limits of the HTTP server."""
 
     acceptor: Acceptor
     rates: RequestRates
@@ -50,7 +49,7 @@ class ServerLimits:
 
     @classmethod
     def of(cls, settings: Settings, refusals: Counter[str], clock: Clock = MACHINE_CLOCK) -> ServerLimits:
-        """As the settings have it. `refusals` counts what is refused, by the setting."""
+        """The limits as configured. `refusals` counts refusals by the name of the setting."""
         header_timeout = RequestHeaderTimeout(settings.request_header_timeout_s)
         connections = Connections(
             header_timeout, settings.address_tcp_connections, settings.descriptor_reserve, refusals, clock
@@ -106,11 +105,11 @@ Count: TypeAlias = Callable[[web.Request], None]
 
 
 class TooManyHandshakes(Unavailable):
-    """So many wait already. Clients are sent away for different times, or all would be back at once."""
+    """Too many handshakes wait. `Retry-After` is random, so that clients do not return together."""
 
     def __init__(self) -> None:
         super().__init__(limit="handshakes")
-        self._retry_s = random.randint(1, LONGEST_RETRY_S)  # noqa: S311 (nobody gains by guessing it)
+        self._retry_s = random.randint(1, LONGEST_RETRY_S)  # noqa: S311 (a client gains nothing by predicting it)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -118,10 +117,10 @@ class TooManyHandshakes(Unavailable):
 
 
 class HandshakeLimiter:
-    """At most `limit` handshakes at once; `queue` more wait up to `wait_s`. First come, first served."""
+    """At most `limit` handshakes at once; `queue` more wait up to `wait_s` seconds, in their order."""
 
     def __init__(self, limit: int, queue: int, wait_s: float, count: Count) -> None:
-        """`count` is told of each before it waits, and raises TooManyRequests for one too many."""
+        """`count` is called with each request before it waits. It raises TooManyRequests beyond a rate."""
         self._turns = Turns(limit, queue=queue, wait_s=wait_s, refusal=TooManyHandshakes)
         self._count = count
 
@@ -142,24 +141,26 @@ class HandshakeLimiter:
             self._count(request)
             async with self._turns.of(None):
                 if request.transport is None:
-                    return HandedOff()  # Its client gave up while it waited.
+                    return HandedOff()  # The client closed its connection while the request waited.
                 return await handler(request)
 
         return take_turn
 
 
 class RequestTurns:
-    """How many requests of the REST service are served at once: of a project, a user, a device, an address
-    without a key. This shares the event loop fairly: see `Turns`."""
+    """Limits the REST requests in progress: of a project, a principal, and an address without a key.
+
+    So the requests of one client do not delay those of another: see `Turns`.
+    """
 
     def __init__(self, most: int) -> None:
-        """`most` of a project or address, a quarter of it of a user, device or project key; 0: no limit."""
+        """`most` is the limit of a project or address; a principal has a quarter of it. 0 is no limit."""
         self._projects = _request_turns(most)
         self._principals = _request_turns((most + 3) // 4)
 
     @asynccontextmanager
     async def of(self, caller: Principal | None, request: web.Request) -> AsyncIterator[None]:
-        """Hold a turn. Raises Unavailable when too many wait already, or this one waited too long."""
+        """Hold a turn. Raises Unavailable if too many requests wait, or this one waited too long."""
         if caller is None:
             async with self._projects.of(network_of(client_address(request) or "")):
                 yield
@@ -171,7 +172,7 @@ class RequestTurns:
                 yield
 
     def limited(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
-        """The same routes, of requests that need no key; their handlers wait for a turn of the address."""
+        """The same routes, for requests without a key: their handlers wait for a turn of the address."""
         return wrapped(routes, self._taking_turns)
 
     def _taking_turns(self, handler: Handler) -> Handler:
@@ -196,11 +197,12 @@ def _request_turns(most: int) -> Turns:
 
 
 def _too_many() -> Unavailable:
-    return Unavailable(limit="requests_at_once", problem="so many requests of this project or address wait")
+    return Unavailable(limit="requests_at_once", problem="too many requests of this project or address wait")
 
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
-"""Requests of load balancers, which may have the address of many clients: answered beyond the limit, too."""
+"""Health checks of load balancers, which are answered beyond the limit, too: a balancer may have the same
+address as many clients."""
 
 
 class RequestRates:
@@ -225,8 +227,8 @@ class RequestRates:
     def authenticating(
         self, authenticate: Callable[[web.Request], Awaitable[Principal]]
     ) -> Callable[[web.Request], Awaitable[Principal]]:
-        """The same, which also counts a request for its principal: for the REST service, as events have rates
-        of their own."""
+        """`authenticate`, which then counts the request for its principal. For the REST service: events have
+        other limits."""
 
         async def counted(request: web.Request) -> Principal:
             principal = await authenticate(request)

@@ -115,7 +115,7 @@ class Certificate:
         except ConfigurationError as error:
             _log.error("reload.refused", problem=str(error), certificate="the old one stays")
             return
-        self._acceptor.speak(context)
+        self._acceptor.use_tls(context)
         _log.info("reload", certificate=str(self._settings.tls_cert))
 
     async def watch(self) -> None:
