@@ -21,6 +21,7 @@ from aiohttp import web
 from homewire import log, metrics
 from homewire._core import Core
 from homewire.audit import Audit
+from homewire.auth.access import Authorisation
 from homewire.auth.authenticator import Authenticator
 from homewire.auth.cache import CacheVersions
 from homewire.auth.home_directory import HomeDirectory
@@ -291,7 +292,7 @@ def _add_realtime_tier(
     event_context = EventContext(
         parts.bus,
         caches.authenticator,
-        caches.directory,
+        Authorisation(caches.directory),
         limits.rates,
         reader=parts.reader,
         shards=settings.shards,
@@ -320,7 +321,7 @@ def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Au
     parts.metric_sources.append(slots.metrics)
     rest_context = RestContext(
         store,
-        caches.directory,
+        Authorisation(caches.directory),
         parts.server_limits.rates.authenticating(caches.authenticator),
         messages.outbox,
         parts.reader,

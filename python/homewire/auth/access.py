@@ -1,5 +1,5 @@
-"""Authorisation of requests: scopes of keys, visible homes and devices, permissions of users, deactivated
-homes, bound entities. An invisible id is refused like an unknown one.
+"""Authorisation of requests: visible homes and devices, permissions of users, deactivated homes, bound
+entities. An invisible id is refused like an unknown one.
 
 Bindings of entities are read from the store for each request, all entities of a body at once, so that a
 binding holds from its answer on. Events without an entity cost nothing.
@@ -7,154 +7,173 @@ binding holds from its answer on. Events without an entity cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from functools import partial
-from typing import Final, TypeVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import msgpack
 
+from homewire.auth.actions import RULES, Action, Noun, Reach, Rule
 from homewire.auth.authenticator import HomeDirectory
-from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.models import Principal
 from homewire.devices.models import DeviceLocation
-from homewire.errors import InvalidInput, NotFound, PermissionDenied, RequestError
+from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.permissions.models import Permission, PermissionKind
-from homewire.projects.models import AccessControl, KeyScope
+from homewire.projects.models import AccessControl
 
-Allowed = TypeVar("Allowed")
-
-
-def has_scope(principal: Principal, scope: KeyScope) -> bool:
-    """Whether the principal is a project key with this scope, or with `admin`."""
-    return principal.kind is PrincipalKind.PROJECT_KEY and not principal.scopes.isdisjoint(
-        (scope, KeyScope.ADMIN)
-    )
+DEACTIVATED: Final = "HOME_DEACTIVATED"
+NOT_IN_HOME: Final = "DEVICE_NOT_IN_HOME"
 
 
-def require_project_key(principal: Principal, scope: KeyScope) -> None:
-    """Raise PermissionDenied unless `has_scope`."""
-    if not has_scope(principal, scope):
-        raise PermissionDenied(needs=f"a project key with the scope {scope}")
+class Authorisation:
+    """Answers whether a principal may act on a resource, by the table of actions (`auth/actions.py`).
 
+    What the table needs and the principal does not say comes from the home directory. Every method may raise
+    `errors.Unavailable`. Keys are checked before (`Keys.require`). Roles are checked by the scripts of homes,
+    at the moment of the change. The actions RECEIVE_… concern many resources at once, and
+    `realtime/subscription.py` answers them.
+    """
 
-async def require_home(directory: HomeDirectory, caller: Principal, home_id: int) -> None:
-    """Raises NotFound unless the home belongs to the project and, for a user, the user is a member of it."""
-    if caller.kind is PrincipalKind.USER:
-        visible = await directory.member_of(caller.project_id, caller.id, (home_id,))
-    elif caller.kind is PrincipalKind.PROJECT_KEY:
-        visible = await directory.existing_homes(caller.project_id, (home_id,))
-    else:
-        visible = set()
-    if home_id not in visible:
-        raise NotFound
+    __slots__ = ("directory",)
 
+    def __init__(self, directory: HomeDirectory) -> None:
+        self.directory: Final = directory
 
-async def require_device(directory: HomeDirectory, caller: Principal, device_id: int) -> None:
-    """Raises NotFound unless the device is the caller, or is in the project and in a home of the user."""
-    if caller.kind is PrincipalKind.DEVICE and caller.id != device_id:
-        raise NotFound
-    require_location = partial(_require_location, directory, caller)
-    await authorize_with_fresh_location(directory, caller.project_id, device_id, require_location)
+    async def may(self, caller: Principal, action: Action, resource: int) -> bool:
+        """Whether the caller may do this: False where `require` raises NotFound or PermissionDenied."""
+        try:
+            await self.require(caller, action, resource)
+        except (NotFound, PermissionDenied):
+            return False
+        return True
 
+    async def require(self, caller: Principal, action: Action, resource: int) -> None:
+        """Check that the caller may do this with the resource of this id.
 
-async def _require_location(
-    directory: HomeDirectory, caller: Principal, location: DeviceLocation | None
-) -> None:
-    if location is None:
-        raise NotFound
-    await require_home_of_device(directory, caller, location.home_id)
+        Raises NotFound for an unknown resource, and for one that the caller may not see; PermissionDenied for
+        a member without the permission that the action needs; InvalidInput for a deactivated home, if the
+        action needs an active one.
+        """
+        rule = RULES[action]
+        reach = _reach(rule, caller, resource)
+        project_id = caller.project_id
+        match rule.noun:
+            case Noun.HOME:
+                await self._require_home(rule, reach, caller, resource)
+            case Noun.DEVICE:
+                await self._require_device(action, caller, resource)
+            case Noun.USER:
+                if reach is Reach.PROJECT and not await self.directory.user_exists(project_id, resource):
+                    raise NotFound
+            case Noun.PROJECT:
+                if resource != project_id:
+                    raise NotFound
+            case Noun.ENTITY:
+                raise ValueError(f"{action} is no action on a single resource")
 
+    async def require_located(
+        self, caller: Principal, action: Action, device_id: int, home_id: int | None
+    ) -> None:
+        """Like `require`, for a device that was found in this home, or (None) in no home."""
+        rule = RULES[action]
+        if _reach(rule, caller, device_id) is Reach.MEMBERSHIPS:
+            if home_id is None:
+                raise NotFound
+            await self._require_member(rule, caller, home_id, device_id)
+        if rule.active and home_id is not None:
+            await self._require_active(caller.project_id, home_id)
 
-async def require_home_of_device(directory: HomeDirectory, caller: Principal, home_id: int | None) -> None:
-    """Raises NotFound unless the caller may see a device that is in this home, or (None) in no home."""
-    if caller.kind is PrincipalKind.USER:
-        if home_id is None:
+    async def event_source(self, caller: Principal, device_id: int) -> tuple[int, DeviceLocation]:
+        """The home and location of the device that sends an event.
+
+        Raises NotFound for the id of another device, InvalidInput for a device without a home or in a
+        deactivated one.
+        """
+        rule = RULES[Action.SEND_DEVICE_EVENT]
+        _reach(rule, caller, device_id)
+        location = (await self.directory.locate(caller.project_id, (device_id,))).get(device_id)
+        if location is None:
             raise NotFound
-        await require_home(directory, caller, home_id)
+        if location.home_id is None:
+            raise InvalidInput(
+                "deviceId", "the device is in no home: put it into one before it sends events", NOT_IN_HOME
+            )
+        if rule.active:
+            await self._require_active(caller.project_id, location.home_id)
+        return location.home_id, location
 
-
-async def require_home_write(directory: HomeDirectory, caller: Principal, home_id: int) -> None:
-    """Check that the caller may change the home's values.
-
-    In a project with access by permission, the permission to write the home is needed and sufficient. Raises
-    NotFound, and PermissionDenied for members without it.
-    """
-    permitted = await has_permission(directory, caller, PermissionKind.WRITE_HOME, home_id)
-    if permitted:
-        return
-    await require_home(directory, caller, home_id)
-    if permitted is False:
-        raise permission_needed(PermissionKind.WRITE_HOME, home_id)
-
-
-async def require_device_write(directory: HomeDirectory, caller: Principal, device_id: int) -> None:
-    """Like `require_home_write`, for a device. A device without a home has no permissions."""
-    permitted = await has_permission(directory, caller, PermissionKind.WRITE_DEVICE, device_id)
-    if permitted:
-        located = await directory.locate_now(caller.project_id, (device_id,))
-        if device_id not in located or located[device_id].home_id is None:
+    async def _require_home(self, rule: Rule, reach: Reach, caller: Principal, home_id: int) -> None:
+        directory, project_id = self.directory, caller.project_id
+        if reach is Reach.MEMBERSHIPS:
+            await self._require_member(rule, caller, home_id, home_id)
+        if rule.active:
+            # One look-up: a home that is active exists.
+            if home_id in await directory.active_homes(project_id, (home_id,)):
+                return
+            if home_id in await directory.existing_homes(project_id, (home_id,)):
+                raise _is_deactivated(home_id)
             raise NotFound
-        return
-    await require_device(directory, caller, device_id)
-    if permitted is False:
-        raise permission_needed(PermissionKind.WRITE_DEVICE, device_id)
+        if reach is Reach.PROJECT and home_id not in await directory.existing_homes(project_id, (home_id,)):
+            raise NotFound
+
+    async def _require_device(self, action: Action, caller: Principal, device_id: int) -> None:
+        try:
+            located = await self.directory.locate(caller.project_id, (device_id,))
+            await self._require_location(action, caller, device_id, located.get(device_id))
+        except NotFound:
+            # Another node may have moved the device a moment ago: the store decides.
+            located = await self.directory.locate_now(caller.project_id, (device_id,))
+            await self._require_location(action, caller, device_id, located.get(device_id))
+
+    async def _require_location(
+        self, action: Action, caller: Principal, device_id: int, location: DeviceLocation | None
+    ) -> None:
+        if location is None:
+            raise NotFound
+        await self.require_located(caller, action, device_id, location.home_id)
+
+    async def _require_member(self, rule: Rule, caller: Principal, home_id: int, subject: int) -> None:
+        """Check that the user is a member of the home, or has the permission for `subject` (the home, or a
+        device in it) where permissions decide."""
+        kind = rule.permission
+        if kind is not None and await self._is_by_permission(caller.project_id):
+            if await self._has_permission(caller, kind, subject):
+                return
+            await self._require_membership(caller, home_id)
+            # The user sees the home, and may not change it.
+            raise PermissionDenied(needs=f"the permission {Permission(kind, str(subject))}")
+        await self._require_membership(caller, home_id)
+
+    async def _require_membership(self, caller: Principal, home_id: int) -> None:
+        if home_id not in await self.directory.member_of(caller.project_id, caller.id, (home_id,)):
+            raise NotFound
+
+    async def _is_by_permission(self, project_id: int) -> bool:
+        project = await self.directory.project(project_id)
+        return project is not None and project.access_control is AccessControl.PERMISSION
+
+    async def _has_permission(self, caller: Principal, kind: PermissionKind, subject: int) -> bool:
+        wanted = (f"{kind}:{subject}",)
+        return bool(await self.directory.permissions_of(caller.project_id, caller.id, wanted))
+
+    async def _require_active(self, project_id: int, home_id: int) -> None:
+        """Raise InvalidInput, naming the home, if it is deactivated. A home that does not exist is no error
+        here: the device is still in it for a moment."""
+        if home_id in await self.directory.active_homes(project_id, (home_id,)):
+            return
+        if home_id in await self.directory.existing_homes(project_id, (home_id,)):
+            raise _is_deactivated(home_id)
 
 
-async def authorize_with_fresh_location(
-    directory: HomeDirectory,
-    project_id: int,
-    device_id: int,
-    judge: Callable[[DeviceLocation | None], Awaitable[Allowed]],
-) -> Allowed:
-    """The result of `judge` for the location of a device; None: there is no such device.
-
-    When `judge` raises NotFound for a cached location, it is called again with that of the store: another
-    node may have moved the device a moment ago.
-    """
-    located = await directory.locate(project_id, (device_id,))
-    try:
-        return await judge(located.get(device_id))
-    except NotFound:
-        located = await directory.locate_now(project_id, (device_id,))
-        return await judge(located.get(device_id))
+def _reach(rule: Rule, caller: Principal, resource: int) -> Reach:
+    """What the caller reaches by this rule. Raises NotFound if that cannot include the resource."""
+    reach = rule.reach(caller.kind)
+    if reach is Reach.NOTHING or (reach is Reach.ITSELF and resource != caller.id):
+        raise NotFound
+    return reach
 
 
-async def has_permission(
-    directory: HomeDirectory, caller: Principal, kind: PermissionKind, subject: int
-) -> bool | None:
-    """Whether the caller has this permission for a home or device.
-
-    None: permissions do not apply, because the caller is no user or the project decides by memberships.
-    """
-    if caller.kind is not PrincipalKind.USER:
-        return None
-    project = await directory.project(caller.project_id)
-    if project is None or project.access_control is not AccessControl.PERMISSION:
-        return None
-    return bool(await directory.permissions_of(caller.project_id, caller.id, (f"{kind}:{subject}",)))
-
-
-def permission_needed(kind: PermissionKind, subject: int) -> PermissionDenied:
-    """The refusal of a caller who may see a home or device, and may not change it."""
-    return PermissionDenied(needs=f"the permission {Permission(kind, str(subject))}")
-
-
-DEACTIVATED = "HOME_DEACTIVATED"
-
-
-async def require_active(directory: HomeDirectory, project_id: int, home_id: int) -> None:
-    """Raise InvalidInput, naming the home, if it is deactivated. A home that does not exist is no error
-    here."""
-    _, deactivated = await split_by_active(directory, project_id, (home_id,))
-    if deactivated:
-        raise _is_deactivated(home_id)
-
-
-async def inactive_home_error(directory: HomeDirectory, project_id: int, home_id: int) -> RequestError:
-    """The error for a home that is not active: InvalidInput if it is deactivated, NotFound if it does not
-    exist."""
-    if await directory.existing_homes(project_id, (home_id,)):
-        return _is_deactivated(home_id)
-    return NotFound()
+def _is_deactivated(home_id: int) -> InvalidInput:
+    return InvalidInput("homeId", f"home {home_id} is deactivated", DEACTIVATED)
 
 
 async def split_by_active(
@@ -166,10 +185,6 @@ async def split_by_active(
         return active, set()
     missing = [each for each in home_ids if each not in active]
     return active, await directory.existing_homes(project_id, missing)
-
-
-def _is_deactivated(home_id: int) -> InvalidInput:
-    return InvalidInput("homeId", f"home {home_id} is deactivated", DEACTIVATED)
 
 
 _HOME, _ENTITY = 2, 4

@@ -223,6 +223,10 @@ class HomeDirectory(Protocol):
         """Like `locate`, read from the store."""
         ...
 
+    async def user_exists(self, project_id: int, user_id: int) -> bool:
+        """Whether the project has this user."""
+        ...
+
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         """The homes of the project among `home_ids`."""
         ...

@@ -82,6 +82,10 @@ class HomeDirectory:
         read = partial(self._store.permissions.held, project_id, user_id)
         return await _held(self._permissions, (project_id, user_id), wanted, read, at_version)
 
+    async def user_exists(self, project_id: int, user_id: int) -> bool:
+        """Whether the project has this user. It is not cached: only project keys of servers ask."""
+        return bool(await self._store.users.get_many(project_id, (user_id,)))
+
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         """The homes of the project among `home_ids`. By each home's shard."""
         read = partial(self._store.homes.existing, project_id)

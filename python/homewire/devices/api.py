@@ -13,7 +13,7 @@ from typing import Annotated, Final, TypeVar
 import msgspec
 
 from homewire.auth import tokens
-from homewire.auth.access import require_home, require_home_of_device
+from homewire.auth.actions import Action
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.devices.models import Device as DeviceRecord
 from homewire.devices.models import DevicePresence
@@ -22,16 +22,7 @@ from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject, changes
-from homewire.rest.operation import (
-    Access,
-    BodyKind,
-    Call,
-    NoQuery,
-    Operation,
-    Paging,
-    device_in_path,
-    home_in_path,
-)
+from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation, Paging
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp, whole_seconds
 
@@ -136,10 +127,8 @@ async def list_devices(api: RestContext, call: Call[DeviceQuery, None]) -> Part[
 
 async def require_home_of_query(api: RestContext, caller: Principal, home_id: int) -> None:
     """Raises PermissionDenied (field homeId) unless the caller may see the home of a query or body."""
-    try:
-        await require_home(api.directory, caller, home_id)
-    except NotFound:
-        raise home_not_visible() from None
+    if not await api.authorisation.may(caller, Action.SEE_HOME, home_id):
+        raise home_not_visible()
 
 
 def home_not_visible() -> PermissionDenied:
@@ -153,9 +142,9 @@ async def visible_device(api: RestContext, caller: Principal, device_id: int) ->
 
 
 async def _visible(api: RestContext, caller: Principal, device: DeviceRecord | None) -> DeviceRecord:
-    if device is None or (caller.kind is PrincipalKind.DEVICE and caller.id != device.id):
+    if device is None:
         raise NotFound
-    await require_home_of_device(api.directory, caller, device.home_id)
+    await api.authorisation.require_located(caller, Action.SEE_DEVICE, device.id, device.home_id)
     return device
 
 
@@ -346,7 +335,7 @@ OPERATIONS: Final = (
         summary="Change the name or tag of a device",
         source="spec 001, Update Device Info",
         access=Access(user=True, scope=KeyScope.ADMIN),
-        visible=device_in_path,
+        action=Action.SEE_DEVICE,
         handler=update_device,
         body=DevicePatch,
         success=204,
@@ -386,7 +375,7 @@ OPERATIONS: Final = (
         summary="Issue a token that provisions a device of the home on demand",
         source="spec 001, Initiate On-Demand Device Provisioning",
         access=Access(user=True),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=begin_provisioning,
         body=ProvisioningRequest,
         body_kind=BodyKind.FORM,

@@ -6,13 +6,14 @@ from typing import Any, Final
 
 import msgspec
 
+from homewire.auth.actions import Action
 from homewire.entities.store import Entity as EntityRecord
 from homewire.errors import InvalidInput, NotFound, UnknownRecord
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject, changes
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_project
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 
@@ -162,7 +163,7 @@ OPERATIONS: Final = (
         summary="List the entities of the project, or of a home",
         source=_SOURCE,
         access=_READ,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=list_entities,
         query=EntityQuery,
         answer=list[models.Entity],
@@ -175,7 +176,7 @@ OPERATIONS: Final = (
         summary="Create an entity, bound to a home",
         source=_SOURCE,
         access=_CHANGE,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=create_entity,
         body=NewEntity,
         success=201,
@@ -190,7 +191,7 @@ OPERATIONS: Final = (
         summary="Get an entity",
         source=_SOURCE,
         access=_READ,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=get_entity,
         answer=models.Entity,
     ),
@@ -202,7 +203,7 @@ OPERATIONS: Final = (
         summary="Change an entity, except its home and id",
         source=_SOURCE,
         access=_CHANGE,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=update_entity,
         body=EntityChanges,
         success=204,
@@ -215,7 +216,7 @@ OPERATIONS: Final = (
         summary="Delete an entity without children",
         source=_SOURCE,
         access=_CHANGE,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=delete_entity,
         success=204,
     ),

@@ -33,22 +33,11 @@ from homewire._core import (
     queued_command_envelope,
     shard_of,
 )
-from homewire.auth.access import (
-    authorize_with_fresh_location,
-    bound_elsewhere,
-    has_permission,
-    inactive_home_error,
-    items_bound_elsewhere,
-    permission_needed,
-    require_active,
-    require_binding,
-    require_project_key,
-    split_by_active,
-)
-from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.access import bound_elsewhere, items_bound_elsewhere, require_binding, split_by_active
+from homewire.auth.actions import Action, require_key
+from homewire.auth.models import Principal
 from homewire.bus.append import Bus
 from homewire.bus.shards import BusError
-from homewire.devices.models import DeviceLocation
 from homewire.errors import (
     BusUnavailable,
     InvalidInput,
@@ -67,13 +56,11 @@ from homewire.events.context import (
     key_reused,
 )
 from homewire.events.queued_commands import QueuedCommand, QueuedCommands
-from homewire.permissions.models import PermissionKind
-from homewire.projects.models import KeyScope, OfflineCommands
+from homewire.projects.models import OfflineCommands
 from homewire.server.answers import whole_answer
 from homewire.server.clients import client_address
 from homewire.server.requests import path_id
 
-NOT_IN_HOME: Final = "DEVICE_NOT_IN_HOME"
 MAX_DIGITS: Final = 10
 """Digits of the query parameter `queue`."""
 
@@ -97,16 +84,15 @@ def routes(context: EventContext) -> list[web.RouteDef]:
 async def put_device_event(context: EventContext, request: web.Request) -> web.StreamResponse:
     """`PUT /devices/{deviceId}/event`, spec 001 *Send Device Event*: for the key of this device."""
     principal = await context.authenticate(request)
-    if principal.kind is not PrincipalKind.DEVICE:
-        raise PermissionDenied(needs="the key of the device")
+    require_key(principal, Action.SEND_DEVICE_EVENT)
     context.rates.take(principal)
     device_id = path_id(request, "deviceId")
-    home_id, location = await _own_home(context, principal, device_id)
+    home_id, location = await context.authorisation.event_source(principal, device_id)
     key = idempotency_key(request)
     body = await context.reader.read(request, context.body_bytes)
     context.rates.take_bytes(principal, len(body))
     event = _parse(body, context)
-    await require_binding(context.directory, principal.project_id, event.entity_id, home_id)
+    await require_binding(context.authorisation.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
         principal.project_id,
@@ -126,16 +112,15 @@ async def put_device_event(context: EventContext, request: web.Request) -> web.S
 async def put_home_event(context: EventContext, request: web.Request) -> web.StreamResponse:
     """`PUT /homes/{homeId}/event`, spec 001 *Send Event to Home*: for a project key that may send events."""
     principal = await context.authenticate(request)
-    require_project_key(principal, KeyScope.SEND_EVENT)
+    require_key(principal, Action.SEND_HOME_EVENT)
     context.rates.take(principal)
     home_id = path_id(request, "homeId")
-    if home_id not in await context.directory.active_homes(principal.project_id, (home_id,)):
-        raise await inactive_home_error(context.directory, principal.project_id, home_id)
+    await context.authorisation.require(principal, Action.SEND_HOME_EVENT, home_id)
     key = idempotency_key(request)
     body = await context.reader.read(request, context.body_bytes)
     context.rates.take_bytes(principal, len(body))
     event = _parse(body, context)
-    await require_binding(context.directory, principal.project_id, event.entity_id, home_id)
+    await require_binding(context.authorisation.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
         principal.project_id,
@@ -150,27 +135,6 @@ async def put_home_event(context: EventContext, request: web.Request) -> web.Str
     once = idempotent_request(context.rates, key, principal, f"PUT /homes/{home_id}/event", body)
     await append_event(context.bus, shard_of(home_id, context.shards), envelope, once)
     return whole_answer(request, 204)
-
-
-async def _own_home(
-    context: EventContext, principal: Principal, device_id: int
-) -> tuple[int, DeviceLocation]:
-    """The home and location of the calling device.
-
-    Raises NotFound for the id of another device, InvalidInput for a device without a home or in a deactivated
-    one.
-    """
-    if device_id != principal.id:
-        raise NotFound
-    location = (await context.directory.locate(principal.project_id, (device_id,))).get(device_id)
-    if location is None:
-        raise NotFound
-    if location.home_id is None:
-        raise InvalidInput(
-            "deviceId", "the device is in no home: put it into one before it sends events", NOT_IN_HOME
-        )
-    await require_active(context.directory, principal.project_id, location.home_id)
-    return location.home_id, location
 
 
 def _parse(body: bytes, context: EventContext) -> EventInput:
@@ -191,7 +155,7 @@ async def post_events(context: EventContext, request: web.Request) -> web.Stream
     refused ones. Beyond a limit the whole request is answered 429.
     """
     principal = await context.authenticate(request)
-    require_project_key(principal, KeyScope.SEND_EVENT)
+    require_key(principal, Action.SEND_HOME_EVENT)
     key = idempotency_key(request)
     body = await context.reader.read(request, context.bulk_body_bytes)
     try:
@@ -204,7 +168,9 @@ async def post_events(context: EventContext, request: web.Request) -> web.Stream
     refused: set[int] = set()
     outcomes: Sequence[Outcome]
     if batch.names_entities:
-        refused = await items_bound_elsewhere(context.directory, principal.project_id, placed.placed())
+        refused = await items_bound_elsewhere(
+            context.authorisation.directory, principal.project_id, placed.placed()
+        )
     once = idempotent_request(context.rates, key, principal, "POST /events", body, len(batch))
     if once is not None:
         outcomes = await _append_once(context, once, placed, refused)
@@ -219,7 +185,7 @@ async def post_events(context: EventContext, request: web.Request) -> web.Stream
 
 async def _place(context: EventContext, principal: Principal, batch: EventBatch) -> PlacedEvents:
     """Find each item's shard and envelope: one query for all devices, then one for all homes."""
-    project_id, directory = principal.project_id, context.directory
+    project_id, directory = principal.project_id, context.authorisation.directory
     home_ids, device_ids = batch.targets()
     located = await directory.locate(project_id, device_ids) if device_ids else {}
     devices = {
@@ -326,13 +292,10 @@ def _failure(error: RequestError) -> str:
 async def put_device_command(context: EventContext, request: web.Request) -> web.StreamResponse:
     """`PUT /devices/{deviceId}/command`, spec 001 *Send Command*: for users and project keys with access."""
     principal = await context.authenticate(request)
-    if principal.kind is PrincipalKind.DEVICE:
-        raise PermissionDenied(needs="a user's or a project's key")
-    if principal.kind is PrincipalKind.PROJECT_KEY:
-        require_project_key(principal, KeyScope.SEND_COMMAND)
+    require_key(principal, Action.SEND_COMMAND)
     context.rates.take(principal)
     device_id = path_id(request, "deviceId")
-    await _require_visible(context, principal, device_id)
+    await context.authorisation.require(principal, Action.SEND_COMMAND, device_id)
     queue_s = _queue_seconds(context, request)
     refuses = queue_s is None and await _refuses_offline(context, request, principal)
     key = idempotency_key(request)
@@ -364,7 +327,7 @@ async def _refuses_offline(context: EventContext, request: web.Request, principa
     """
     given = request.query.getall("offline", None)
     if given is None:
-        project = await context.directory.project(principal.project_id)
+        project = await context.authorisation.directory.project(principal.project_id)
         return project is not None and project.offline_commands is OfflineCommands.REFUSE
     if len(given) != 1 or given[0] not in set(OfflineCommands):
         raise InvalidInput("offline", f"must be {' or '.join(OfflineCommands)}")
@@ -409,39 +372,3 @@ async def _queue(
         raise NotFound from None
     if not is_queued:
         raise key_reused()
-
-
-async def _require_visible(context: EventContext, principal: Principal, device_id: int) -> None:
-    """Raises NotFound, with the same answer, for an unknown device and for one in none of the user's homes.
-
-    In a project with permissions a user needs the permission to write the device, and no membership; a member
-    without it gets PermissionDenied. If the home is deactivated, a caller with access gets InvalidInput.
-    """
-    require_location = partial(_require_location, context, principal, device_id)
-    await authorize_with_fresh_location(context.directory, principal.project_id, device_id, require_location)
-
-
-async def _require_location(
-    context: EventContext, principal: Principal, device_id: int, location: DeviceLocation | None
-) -> None:
-    if location is None:
-        raise NotFound
-    home_id = location.home_id
-    if principal.kind is not PrincipalKind.PROJECT_KEY:
-        await _require_access(context, principal, device_id, home_id)
-    if home_id is not None:
-        await require_active(context.directory, principal.project_id, home_id)
-
-
-async def _require_access(
-    context: EventContext, principal: Principal, device_id: int, home_id: int | None
-) -> None:
-    if home_id is None:
-        raise NotFound
-    permitted = await has_permission(context.directory, principal, PermissionKind.WRITE_DEVICE, device_id)
-    if permitted:
-        return
-    if not await context.directory.member_of(principal.project_id, principal.id, (home_id,)):
-        raise NotFound
-    if permitted is False:
-        raise permission_needed(PermissionKind.WRITE_DEVICE, device_id)

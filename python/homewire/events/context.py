@@ -14,7 +14,8 @@ from typing import Final
 
 from aiohttp import web
 
-from homewire.auth.authenticator import Authenticate, HomeDirectory
+from homewire.auth.access import Authorisation
+from homewire.auth.authenticator import Authenticate
 from homewire.auth.models import Principal
 from homewire.bus.append import Bus
 from homewire.clock import MACHINE_CLOCK, Clock
@@ -36,7 +37,7 @@ class EventContext:
 
     bus: Bus
     authenticate: Authenticate
-    directory: HomeDirectory
+    authorisation: Authorisation
     rates: Rates = field(default_factory=lambda: Rates(Settings()))
     """Counted when the principal is known, before the store is queried and the body is read."""
     queued_commands: QueuedCommands | None = None

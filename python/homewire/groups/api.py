@@ -6,11 +6,12 @@ from typing import Final
 
 import msgspec
 
+from homewire.auth.actions import Action
 from homewire.groups.store import Group as GroupRecord
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import RestContext
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_project
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 
@@ -86,7 +87,7 @@ OPERATIONS: Final = (
         summary="List the groups of users",
         source=_SOURCE,
         access=_READ,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=list_groups,
         query=Paging,
         answer=list[models.Group],
@@ -99,7 +100,7 @@ OPERATIONS: Final = (
         summary="Create a group of users that have permissions together",
         source=_SOURCE,
         access=_CHANGE,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=create_group,
         body=NewGroup,
         success=201,
@@ -114,7 +115,7 @@ OPERATIONS: Final = (
         summary="Get a group of users",
         source=_SOURCE,
         access=_READ,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=get_group,
         answer=models.Group,
     ),
@@ -126,7 +127,7 @@ OPERATIONS: Final = (
         summary="Delete a group; its members lose permissions without another source",
         source=_SOURCE,
         access=_CHANGE,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=delete_group,
         success=204,
     ),
@@ -138,7 +139,7 @@ OPERATIONS: Final = (
         summary="List the users in a group",
         source=_SOURCE,
         access=_READ,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=list_members,
         query=Paging,
         answer=list[models.GroupMember],
@@ -151,7 +152,7 @@ OPERATIONS: Final = (
         summary="Add a user to a group, with all its permissions",
         source=_SOURCE,
         access=_CHANGE,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=add_member,
         success=204,
     ),
@@ -163,7 +164,7 @@ OPERATIONS: Final = (
         summary="Remove a user from a group; permissions without another source are lost",
         source=_SOURCE,
         access=_CHANGE,
-        visible=own_project,
+        action=Action.USE_PROJECT,
         handler=remove_member,
         success=204,
     ),

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from homewire.auth.actions import Action
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import Conflict, InvalidInput, NotFound, PermissionDenied, TooManyRequests
 from homewire.homes.members import Invitee, MemberUser
@@ -21,7 +22,7 @@ from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject, changes
-from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation, Paging, home_in_path
+from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation, Paging
 from homewire.store import checks
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
@@ -90,7 +91,8 @@ async def get_homes(api: RestContext, call: Call[HomeQuery, None]) -> Part[model
     if query.project_id not in (None, project_id):
         raise PermissionDenied(field="projectId", problem="is not the project of the key")
     if query.user_id is not None:
-        await _require_user(api, call.principal, query.user_id)
+        if not await api.authorisation.may(call.principal, Action.LIST_HOMES, query.user_id):
+            raise PermissionDenied(field="userId", problem="is not a user whose homes this key may list")
         ids = await store.of_user(project_id, query.user_id)
         total = len(ids)
         ids = ids[query.skip : None if query.limit is None else query.skip + query.limit]
@@ -145,16 +147,6 @@ async def _home(api: RestContext, project_id: int, home_id: int) -> HomeRecord:
     if home is None:
         raise NotFound
     return home
-
-
-async def _require_user(api: RestContext, caller: Principal, user_id: int) -> None:
-    """Raises PermissionDenied for another or an unknown user."""
-    if caller.kind is PrincipalKind.USER:
-        known = caller.id == user_id
-    else:
-        known = bool(await api.store.users.get_many(caller.project_id, [user_id]))
-    if not known:
-        raise PermissionDenied(field="userId", problem="is not a user whose homes this key may list")
 
 
 class NewMember(WholeObject, frozen=True, kw_only=True, rename="camel"):
@@ -333,7 +325,7 @@ OPERATIONS: Final = (
         description="A user who was invited to the home accepts the invitation with this request.",
         source="spec 001, Get Home",
         access=Access(user=True, scope=KeyScope.READ),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=get_home,
         answer=models.Home,
     ),
@@ -346,7 +338,7 @@ OPERATIONS: Final = (
         description="A project key may also deactivate and activate it. " + DEACTIVATED,
         source="spec 001, Update Home",
         access=Access(user=True, scope=KeyScope.ADMIN),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=update_home,
         body=HomeChanges,
         success=204,
@@ -359,7 +351,7 @@ OPERATIONS: Final = (
         summary="Delete a home, as an owner",
         source="spec 001, Delete Home",
         access=Access(user=True, scope=KeyScope.ADMIN),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=delete_home,
         success=204,
     ),
@@ -371,7 +363,7 @@ OPERATIONS: Final = (
         summary="Get the members of a home",
         source="spec 001, Get Home Members",
         access=Access(user=True, scope=KeyScope.READ),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=get_members,
         query=Paging,
         answer=list[models.HomeMember],
@@ -393,7 +385,7 @@ OPERATIONS: Final = (
         "--invitations immediate` every member counts as having accepted.",
         source="spec 001, Add Home Member",
         access=Access(user=True, scope=KeyScope.ADMIN),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=add_member,
         body=NewMember,
         body_kind=BodyKind.FORM,
@@ -410,7 +402,7 @@ OPERATIONS: Final = (
         summary="Get a member of a home",
         source="spec 001, Get Home Member",
         access=Access(user=True, scope=KeyScope.READ),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=get_member,
         answer=models.HomeMember,
     ),
@@ -422,7 +414,7 @@ OPERATIONS: Final = (
         summary="Change the role of a member, as an owner; or accept an invitation, as the member",
         source="data models, HomeMember",
         access=Access(user=True, scope=KeyScope.ADMIN),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=update_member,
         body=MemberChanges,
         body_kind=BodyKind.FORM,
@@ -436,7 +428,7 @@ OPERATIONS: Final = (
         summary="Remove a member from a home, as an owner or as the member",
         source="spec 001, Delete Home Member",
         access=Access(user=True, scope=KeyScope.ADMIN),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=remove_member,
         success=204,
     ),

@@ -6,24 +6,14 @@ from typing import Any, Final
 
 import msgspec
 
+from homewire.auth.actions import Action
 from homewire.errors import InvalidInput, NotFound
 from homewire.kv.store import KeyValue as KeyValueRecord
 from homewire.kv.store import Owner, ValueLimits
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import RestContext
-from homewire.rest.operation import (
-    Access,
-    Call,
-    NoQuery,
-    Operation,
-    Paging,
-    Visibility,
-    device_in_path,
-    device_written,
-    home_in_path,
-    home_written,
-)
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 
@@ -104,7 +94,7 @@ _PERMISSION_NEEDED: Final = (
 
 
 def _operations(
-    noun: str, path: str, visible: Visibility, writable: Visibility, device: bool, source: str
+    noun: str, path: str, reading: Action, writing: Action, device: bool, source: str
 ) -> tuple[Operation, ...]:
     reads = Access(user=True, device=device, scope=KeyScope.READ)
     writes = Access(user=True, device=device, scope=KeyScope.WRITE_KV)
@@ -118,7 +108,7 @@ def _operations(
             summary=f"List the values of a {noun.lower()}, all or those of a key prefix",
             source=f"{source}, Get Key-Value Pairs",
             access=reads,
-            visible=visible,
+            action=reading,
             handler=list_values,
             query=ValueQuery,
             answer=list[models.KeyValuePair],
@@ -132,7 +122,7 @@ def _operations(
             summary=f"Look up a value of a {noun.lower()}",
             source=f"{source}, Look Up a Key-Value Pair",
             access=reads,
-            visible=visible,
+            action=reading,
             handler=get_value,
             answer=models.KeyValuePair,
         ),
@@ -145,7 +135,7 @@ def _operations(
             description=_PERMISSION_NEEDED.format(noun.lower()),
             source=f"{source}, Create/Update a Key-Value Pair",
             access=writes,
-            visible=writable,
+            action=writing,
             handler=put_value,
             body=NewValue,
             success=204,
@@ -160,7 +150,7 @@ def _operations(
             description=_PERMISSION_NEEDED.format(noun.lower()),
             source=f"{source}, Delete a Key-Value Pair",
             access=writes,
-            visible=writable,
+            action=writing,
             handler=delete_value,
             success=204,
             errors=_LIMITED,
@@ -169,12 +159,14 @@ def _operations(
 
 
 OPERATIONS: Final = (
-    *_operations("Home", "/homes/{homeId}/kv", home_in_path, home_written, device=False, source="spec 001"),
+    *_operations(
+        "Home", "/homes/{homeId}/kv", Action.SEE_HOME, Action.WRITE_HOME, device=False, source="spec 001"
+    ),
     *_operations(
         "Device",
         "/devices/{deviceId}/kv",
-        device_in_path,
-        device_written,
+        Action.SEE_DEVICE,
+        Action.WRITE_DEVICE,
         device=True,
         source="as of homes, spec 001",
     ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from homewire.auth.actions import Action
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.permissions.models import HeldPermission, PermissionKind
 from homewire.permissions.store import parse
@@ -15,7 +16,7 @@ from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_project
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.store.parts import Part
 
 
@@ -122,7 +123,7 @@ _SHARED: Final[dict[str, Any]] = {
     "path": _PATH,
     "tag": "Permissions",
     "source": "homewire's own; effect of permissions: spec 000, Listen to events",
-    "visible": own_project,
+    "action": Action.USE_PROJECT,
 }
 
 OPERATIONS: Final = (

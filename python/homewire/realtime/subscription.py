@@ -9,11 +9,11 @@ from typing import Final, Literal, TypeAlias
 from aiohttp import web
 
 from homewire._core import InvalidField, select_filter
+from homewire.auth.actions import RULES, Action, require_key
 from homewire.auth.cache import BYPASS
 from homewire.auth.home_directory import HomeDirectory
-from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.models import Principal
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
-from homewire.permissions.models import PermissionKind
 from homewire.permissions.store import of_ids
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.server.requests import require_utf8_query
@@ -21,12 +21,12 @@ from homewire.server.requests import require_utf8_query
 MAX_TOPICS: Final = 1_000
 """The most topics of one connection: its homes, the values of its filter, or homes times entities."""
 
-_PERMISSIONS: Final = {
-    "homes": ("homeId", PermissionKind.READ_HOME_EVENTS),
-    "devices": ("deviceId", PermissionKind.READ_DEVICE),
-    "entities": ("entityId", PermissionKind.READ_ENTITY_EVENTS),
+_ACTIONS: Final = {
+    "homes": ("homeId", Action.RECEIVE_HOME),
+    "devices": ("deviceId", Action.RECEIVE_DEVICE),
+    "entities": ("entityId", Action.RECEIVE_ENTITY),
 }
-"""By kind of filter: its query parameter, and the permission that each value needs."""
+"""By kind of filter: its query parameter, and the action on each value."""
 
 Kind: TypeAlias = Literal["homes", "devices", "entities", "bound", "command"]
 
@@ -146,7 +146,10 @@ class Filter:
             raise PermissionDenied(
                 problem="name what you have a read permission for by homeId, deviceId or entityId"
             )
-        name, kind = _PERMISSIONS[self.kind]
+        name, action = _ACTIONS[self.kind]
+        kind = RULES[action].permission
+        if kind is None:
+            raise _not_visible(name)
         wanted = set(of_ids(kind, self.entities or self.ids))
         if await directory.permissions_of(principal.project_id, principal.id, wanted, at_version) != wanted:
             raise _not_visible(name)
@@ -181,8 +184,7 @@ class Filter:
 async def check_listener(principal: Principal, directory: HomeDirectory) -> AccessControl:
     """The access control of the principal's project. Raises PermissionDenied for a key that may not listen,
     whatever the filter."""
-    if principal.kind is not PrincipalKind.USER:
-        raise PermissionDenied(needs="a user's key")
+    require_key(principal, Action.RECEIVE_HOME)
     project = await directory.project(principal.project_id)
     if project is None or project.accounts is AccountSystem.BYOU:
         raise PermissionDenied(problem="not allowed in BYOU projects")
@@ -192,8 +194,7 @@ async def check_listener(principal: Principal, directory: HomeDirectory) -> Acce
 def check_own_device(principal: Principal, device_id: str) -> Subscription:
     """The subscription of a device's command socket. Raises PermissionDenied for a key that is not of a
     device, NotFound for any other id than that of the device."""
-    if principal.kind is not PrincipalKind.DEVICE:
-        raise PermissionDenied(needs="the key of this device")
+    require_key(principal, Action.RECEIVE_COMMANDS)
     if str(principal.id) != device_id:
         raise NotFound
     return Subscription("command", (principal.id,))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from homewire.audit import Audit
-from homewire.auth.authenticator import Authenticate, HomeDirectory
+from homewire.auth.access import Authorisation
+from homewire.auth.authenticator import Authenticate
 from homewire.errors import Unavailable
 from homewire.limits.rates import Rates
 from homewire.messages.models import Messages
@@ -59,8 +60,7 @@ class RestContext:
     """The dependencies of the handlers."""
 
     store: Store
-    directory: HomeDirectory
-    """The cached view of homes, devices and permissions."""
+    authorisation: Authorisation
     authenticate: Authenticate
     messages: Messages
     """Queues mails and SMS."""

@@ -13,8 +13,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from homewire.audit import note_caller
-from homewire.auth.access import has_scope
-from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.models import Principal
 from homewire.errors import (
     Conflict,
     InUse,
@@ -91,8 +90,8 @@ async def _call(
         refuse_cross_site(request, listed_origins(api.settings.cookie_origins))
     caller = await _caller(api, operation.access, request)
     ids = {name: path_id(request, name) for name in names}
-    if operation.visible is not None and caller is not None:
-        await operation.visible(api, caller, ids)
+    if operation.action is not None and caller is not None:
+        await api.authorisation.require(caller, operation.action, operation.resource(ids))
     require_utf8_path(request)
     query = _NO_QUERY
     if operation.query is not NoQuery:
@@ -112,27 +111,8 @@ async def _caller(api: RestContext, access: Access, request: web.Request) -> Pri
             return None
         raise
     note_caller(request, caller)
-    if not may_call(access, caller):
-        raise PermissionDenied(needs=_needed(access))
+    access.require(caller)
     return caller
-
-
-def may_call(access: Access, caller: Principal) -> bool:
-    """Whether a key of this kind, with these scopes, may call."""
-    match caller.kind:
-        case PrincipalKind.USER:
-            return access.user
-        case PrincipalKind.DEVICE:
-            return access.device
-        case PrincipalKind.PROJECT_KEY:
-            return access.scope is not None and has_scope(caller, access.scope)
-
-
-def _needed(access: Access) -> str:
-    kinds = ["a user's key"] * access.user + ["a device's key"] * access.device
-    if access.scope is not None:
-        kinds.append(f"a project key with the scope {access.scope}")
-    return " or ".join(kinds) or "no key"
 
 
 async def _body(api: RestContext, operation: Operation, request: web.Request) -> Any:

@@ -11,10 +11,9 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from aiohttp import web
 
-from homewire.auth.access import require_device, require_device_write, require_home, require_home_write
+from homewire.auth.actions import RULES, Action, Keys, Noun
 from homewire.auth.models import Principal
 from homewire.errors import NotFound
-from homewire.projects.models import KeyScope
 from homewire.rest.context import RestContext
 from homewire.rest.shapes import MODE, ErrorShape
 
@@ -43,14 +42,9 @@ class BodyKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
-    """The keys that an operation takes. A project key with the scope `admin` may do what any other key
-    may."""
+class Access(Keys):
+    """The keys that an operation takes."""
 
-    user: bool = False
-    device: bool = False
-    scope: KeyScope | None = None
-    """The scope that a project key needs. None: no project key is accepted."""
     any_project_key: bool = False
     """Whether a project key without that scope is accepted, too."""
     anonymous: bool = False
@@ -127,40 +121,14 @@ class Call(msgspec.Struct, Generic[QueryT, BodyT], frozen=True):
 
 
 Handler = Callable[[RestContext, Call[Any, Any]], Awaitable[Any]]
-Visibility = Callable[[RestContext, Principal, Mapping[str, int]], Awaitable[None]]
-"""Raises NotFound unless the caller may see what the ids of the path name."""
 
-
-async def home_in_path(api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The caller may see the home."""
-    await require_home(api.directory, caller, ids["homeId"])
-
-
-async def device_in_path(api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The caller may see the device."""
-    await require_device(api.directory, caller, ids["deviceId"])
-
-
-async def home_written(api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The caller may change the home's values. Raises PermissionDenied for a caller who may only see it."""
-    await require_home_write(api.directory, caller, ids["homeId"])
-
-
-async def device_written(api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The caller may change the device's values. Raises PermissionDenied for a caller who may only see it."""
-    await require_device_write(api.directory, caller, ids["deviceId"])
-
-
-async def own_project(_api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The project is that of the caller."""
-    if ids["projectId"] != caller.project_id:
-        raise NotFound
-
-
-async def own_user(_api: RestContext, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The user is the caller."""
-    if ids["userId"] != caller.id:
-        raise NotFound
+ID_OF: Final = {
+    Noun.HOME: "homeId",
+    Noun.DEVICE: "deviceId",
+    Noun.USER: "userId",
+    Noun.PROJECT: "projectId",
+}
+"""The name of the id in a path, by the kind of resource."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -216,15 +184,23 @@ class Endpoint:
 class Operation(Endpoint):
     """An endpoint that `rest.dispatch` serves.
 
-    In this order: the key, its kind, the ids of the path, `visible`, query, body, `handler`. The
+    In this order: the key, its kind, the ids of the path, `action`, query, body, `handler`. The
     handler returns what is to be the body of the answer (of the type `answer`), None, a `Part`, `Chunks`, or
     one of these in a `WithCookie`.
     It may raise any `RequestError` or `StoreError`; `dispatch` gives it a status of `errors`.
     """
 
     handler: Handler
-    visible: Visibility | None = None
+    action: Action | None = None
+    """What the caller does with the resource that the path names. None: the handler checks what is to be
+    checked."""
     body_bytes: int = JSON_BYTES
+
+    def resource(self, ids: Mapping[str, int]) -> int:
+        """The id of the resource of `action`, among those of the path."""
+        if self.action is None:
+            raise ValueError(f"{self.name} has no action")
+        return ids[ID_OF[RULES[self.action].noun]]
 
 
 def unknown(operation: Operation) -> NotFound:

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from homewire.auth.access import require_project_key
+from homewire.auth.actions import Keys
 from homewire.errors import InvalidInput
 from homewire.messages.models import Message, MessageKind, OutboxMessage, listed_codes, may_be_sent_to
 from homewire.projects.models import AccountSystem, KeyScope, Project
@@ -63,7 +63,7 @@ async def require_byou_key(api: RestContext, request: web.Request, project: Proj
     Raises Unauthenticated, PermissionDenied, InvalidInput.
     """
     caller = await api.authenticate(request)
-    require_project_key(caller, KeyScope.BYOU)
+    Keys(scope=KeyScope.BYOU).require(caller)
     if caller.project_id != project.id:
         raise InvalidInput("projectId", "is not the project of the key")
 

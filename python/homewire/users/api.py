@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from homewire.auth.actions import Action
 from homewire.errors import Conflict, NotFound, Unauthenticated, UnknownRecord
 from homewire.logins import passwords
 from homewire.logins.attempt_limits import (
@@ -22,7 +23,7 @@ from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest import models
 from homewire.rest.context import RestContext
 from homewire.rest.decoding import WholeObject, changes
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_user
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.store import checks
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
@@ -255,7 +256,7 @@ OPERATIONS: Final = (
         summary="Get the user of the key",
         source="spec 001, Get User",
         access=Access(user=True),
-        visible=own_user,
+        action=Action.USE_ACCOUNT,
         handler=get_user,
         answer=models.User,
     ),
@@ -275,7 +276,7 @@ OPERATIONS: Final = (
         "UTC, which answers leave out.",
         source="spec 001, Update User",
         access=Access(user=True),
-        visible=own_user,
+        action=Action.USE_ACCOUNT,
         handler=update_user,
         body=UserPatch,
         success=204,
@@ -293,7 +294,7 @@ OPERATIONS: Final = (
         "the answer.",
         source="spec 001, Delete User",
         access=Access(user=True),
-        visible=own_user,
+        action=Action.USE_ACCOUNT,
         handler=delete_user,
         success=204,
     ),

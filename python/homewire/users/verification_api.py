@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from homewire.auth import tokens
+from homewire.auth.actions import Action
 from homewire.errors import Conflict, InvalidInput, NotFound
 from homewire.logins import passwords
 from homewire.logins.attempt_limits import (
@@ -26,7 +27,7 @@ from homewire.messages.models import Message, MessageKind, OutboxMessage
 from homewire.projects.models import AccountSystem
 from homewire.rest import models
 from homewire.rest.context import RestContext
-from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation, own_user
+from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation
 from homewire.sessions.models import Session
 from homewire.store import checks
 from homewire.timestamps import milliseconds
@@ -405,7 +406,7 @@ OPERATIONS: Final = (
         "5 tries. The address changes when POST /users/{userId}/addressChange takes the code.",
         source="homewire's own",
         access=Access(user=True),
-        visible=own_user,
+        action=Action.USE_ACCOUNT,
         handler=start_address_change,
         body=NewAddress,
         success=204,
@@ -422,7 +423,7 @@ OPERATIONS: Final = (
         "there.",
         source="homewire's own",
         access=Access(user=True),
-        visible=own_user,
+        action=Action.USE_ACCOUNT,
         handler=change_address,
         body=AddressProof,
         success=204,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from homewire.auth.actions import Action
 from homewire.errors import NotFound
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import RestContext
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, home_in_path
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 from homewire.webhooks.models import SmartModule as SmartModuleRecord
@@ -50,7 +51,7 @@ OPERATIONS: Final = (
         summary="List the smart modules available for a home",
         source="spec 001, Get Smart Modules",
         access=Access(user=True, scope=KeyScope.READ),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=get_smart_modules,
         query=Paging,
         answer=list[models.SmartModule],
@@ -64,7 +65,7 @@ OPERATIONS: Final = (
         summary="Get a smart module of a home",
         source="spec 001, Get Smart Module",
         access=Access(user=True, scope=KeyScope.READ),
-        visible=home_in_path,
+        action=Action.SEE_HOME,
         handler=get_smart_module,
         answer=models.SmartModule,
     ),

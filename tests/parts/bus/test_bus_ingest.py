@@ -18,6 +18,7 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from redis.asyncio import Redis
 
 from homewire._core import shard_of
+from homewire.auth.access import Authorisation
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.bus.append import Bus
 from homewire.devices.models import DeviceLocation
@@ -56,6 +57,9 @@ class Places:
         return {one: DEVICES[project_id, one] for one in device_ids if (project_id, one) in DEVICES}
 
     locate_now = locate
+
+    async def user_exists(self, project_id: int, user_id: int) -> bool:
+        raise AssertionError("neither events nor commands name a user")
 
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         return HOMES[project_id].intersection(home_ids)
@@ -166,9 +170,11 @@ async def client(
 ) -> AsyncIterator[Client]:
     async with running_bus(redis_server, answer_timeout=bounds.answer, outage_grace=0.2) as bus:
         reader = BodyReader(silence=bounds.silence, timeout=bounds.body)
-        ingest = EventContext(bus, authenticate, Places(), clock=ManualClock(NOW_MS), reader=reader)
+        context = EventContext(
+            bus, authenticate, Authorisation(Places()), clock=ManualClock(NOW_MS), reader=reader
+        )
         app = web.Application(middlewares=[render])
-        app.add_routes(routes(ingest))
+        app.add_routes(routes(context))
         async with TestServer(app) as server, ClientSession() as session, redis_server.client() as redis:
             yield Client(session, server, redis, bus, redis_server)
     records = [*caplog.get_records("call"), *caplog.get_records("teardown")]

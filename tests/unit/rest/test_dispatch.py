@@ -12,7 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.operations import OPERATIONS
 from homewire.projects.models import KeyScope
-from homewire.rest.dispatch import in_turns, may_call, range_header
+from homewire.rest.dispatch import in_turns, range_header
 from homewire.rest.operation import Access, Operation
 from homewire.server.limits import RequestTurns
 from homewire.store.parts import Part
@@ -39,9 +39,9 @@ def principal(kind: PrincipalKind, *permissions: KeyScope) -> Principal:
 @pytest.mark.parametrize("permission", KeyScope)
 def test_project_key_needs_the_permission_or_admin(permission: KeyScope) -> None:
     access = Access(scope=permission)
-    allowed = {each for each in KeyScope if may_call(access, principal(PrincipalKind.PROJECT_KEY, each))}
+    allowed = {each for each in KeyScope if access.accept(principal(PrincipalKind.PROJECT_KEY, each))}
     assert allowed == {permission, KeyScope.ADMIN}
-    assert not may_call(access, principal(PrincipalKind.PROJECT_KEY))
+    assert not access.accept(principal(PrincipalKind.PROJECT_KEY))
 
 
 def test_kind_of_key_that_is_not_named_is_not_taken() -> None:
@@ -54,7 +54,7 @@ def test_kind_of_key_that_is_not_named_is_not_taken() -> None:
         # What is open to nobody's key is not thereby open to everybody's.
         (Access(anonymous=True), set()),
     ):
-        assert {kind for kind in PrincipalKind if may_call(access, principal(kind, *every))} == kinds
+        assert {kind for kind in PrincipalKind if access.accept(principal(kind, *every))} == kinds
 
 
 @pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.located], ids=lambda it: it.name)
