@@ -10,7 +10,8 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from homewire.projects.models import KeyScope, OfflineCommands
+from homewire.auth.actions import Action
+from homewire.projects.models import OfflineCommands
 from homewire.rest.models import Answer, Id, Timestamp
 from homewire.rest.operation import SWITCHING_PROTOCOLS, Access, BodyKind, Endpoint
 
@@ -155,7 +156,7 @@ ENDPOINTS: Final = (
         summary="Send an event to a home",
         description=f"204 means that the event is stored and will be delivered to subscribers. {_STAMPED}",
         source="spec 001, Send Event to Home",
-        access=Access(scope=KeyScope.SEND_EVENT),
+        access=Access.of(Action.SEND_HOME_EVENT),
         body=Event,
         success=204,
         errors=_ERRORS,
@@ -169,7 +170,7 @@ ENDPOINTS: Final = (
         summary="Send an event of a device, with the device's key",
         description=f"204 means that the event is stored and will be delivered to subscribers. {_STAMPED}",
         source="spec 001, Send Device Event",
-        access=Access(device=True),
+        access=Access.of(Action.SEND_DEVICE_EVENT),
         body=Event,
         success=204,
         errors=_ERRORS,
@@ -183,7 +184,7 @@ ENDPOINTS: Final = (
         summary="Send many events at once",
         description="Each item has a result, even beside invalid ones. At most 4 MiB and 1,000 items.",
         source="homewire's own",
-        access=Access(scope=KeyScope.SEND_EVENT),
+        access=Access.of(Action.SEND_HOME_EVENT),
         body=list[PlacedEvent],
         body_kind=BodyKind.BATCH,
         answer=BatchResults,
@@ -206,7 +207,7 @@ ENDPOINTS: Final = (
             " membership does not suffice."
         ),
         source="spec 001, Send Command",
-        access=Access(user=True, scope=KeyScope.SEND_COMMAND),
+        access=Access.of(Action.SEND_COMMAND),
         query=CommandQuery,
         body=Command,
         success=204,
@@ -234,7 +235,7 @@ ENDPOINTS: Final = (
             " one of these only by case or a missing `Id` is 403.\n\n" + _SUBPROTOCOL
         ),
         source="spec 000, Listen to events",
-        access=Access(user=True),
+        access=Access.of(Action.RECEIVE_HOME),
         query=ListenQuery,
         success=SWITCHING_PROTOCOLS,
         message=ReceivedEvent,
@@ -248,7 +249,7 @@ ENDPOINTS: Final = (
         summary="Receive the commands for a device, with the device's key",
         description=f"Each message is one Command object.\n\n{_SUBPROTOCOL}",
         source="spec 001, Receive Commands",
-        access=Access(device=True),
+        access=Access.of(Action.RECEIVE_COMMANDS),
         success=SWITCHING_PROTOCOLS,
         message=Command,
         errors=_ERRORS,

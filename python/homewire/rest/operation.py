@@ -53,6 +53,12 @@ class Access(Keys):
     """The handler checks the key itself, because the request decides which key it needs. The other members
     only document the keys that it may take."""
 
+    @classmethod
+    def of(cls, action: Action) -> Access:
+        """The keys that an action takes (`Rule.keys`), for the document."""
+        keys = RULES[action].keys or Keys()
+        return cls(user=keys.user, device=keys.device, scope=keys.scope)
+
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 """Of elements. Two of them together are still a number that Redis takes."""
