@@ -3,7 +3,7 @@
 --- @include "homes/roles"
 --- @include "homes/joining"
 --- @include "homes/announce_membership"
-local refusal = refused(home, members, caller_id, role)
+local refusal = refused(home, members, caller_id, role == 'member' and ROLE.add_member or ROLE.add_owner)
 if refusal then return refusal end
 if redis.call('HEXISTS', members, user_id) == 1 then return {'taken', 'member'} end
 if caller_id ~= '0' and tonumber(redis.call('ZSCORE', left_homes, home_id) or 0) > tonumber(now) then

@@ -3,7 +3,7 @@
 local home, members, project_homes, deleted_homes = unpack(KEYS, 3, 6)
 local home_id, caller_id = unpack(ARGV, 1, 2)
 --- @include "homes/roles"
-local refusal = refused(home, members, caller_id, 'owner')
+local refusal = refused(home, members, caller_id, ROLE.delete_home)
 if refusal then return refusal end
 if #ARGV > 2 then
   -- A member may have joined after the caller read them.

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from homewire.access_changes.records import RecordType
+from homewire.auth.actions import ROLES
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.homes.models import HomeMember, Role
 from homewire.homes.store import NO_USER, Homes
@@ -22,7 +23,7 @@ from homewire.users.models import User
 from homewire.users.store import Users
 
 INVITE_MEMBER: Final = changing(
-    lua(__package__, "invite_member"),
+    lua(__package__, "invite_member", ROLE=ROLES),
     announces={RecordType.MEMBER_ADDED, RecordType.MEMBER_WAITS},
     sends=True,
     charges=True,

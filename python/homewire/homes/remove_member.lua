@@ -6,7 +6,7 @@ local home_id, user_id, caller_id, now, left_until, max_left = unpack(ARGV, 1, 6
 --- @include "homes/forgetting"
 local membership = redis.call('HGET', members, user_id)
 if not membership then redis.call('ZREM', homes, home_id) end
-local refusal = refused(home, members, caller_id, user_id == caller_id and 'member' or 'owner')
+local refusal = refused(home, members, caller_id, user_id == caller_id and ROLE.leave_home or ROLE.remove_member)
 if refusal then return refusal end
 if not membership then return {'unknown', 'member'} end
 if redis.call('HLEN', members) == 1 then

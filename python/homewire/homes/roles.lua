@@ -6,9 +6,10 @@ local function role_of(members, user_id)
   return membership and string.match(membership, '^%a+')
 end
 
--- The refusal for a user without the role that a change needs; nil if the user has it.
+-- The refusal for a user without the role that a change needs (one of ROLE, from `auth/actions.py`); nil if the
+-- user has it.
 local function refused(home, members, user_id, needed)
   local role = redis.call('EXISTS', home) == 1 and role_of(members, user_id)
   if not role then return {'unknown', 'home'} end
-  if needed == 'owner' and role ~= 'owner' then return {'owners_only'} end
+  if needed ~= 'member' and role ~= 'owner' then return {'owners_only'} end
 end

@@ -2,7 +2,7 @@
 local home, members = unpack(KEYS, 3, 4)
 local home_id, user_id, new_role, caller_id = unpack(ARGV, 1, 4)
 --- @include "homes/roles"
-local refusal = refused(home, members, caller_id, 'owner')
+local refusal = refused(home, members, caller_id, ROLE.set_role)
 if refusal then return refusal end
 local membership = redis.call('HGET', members, user_id)
 if not membership then return {'unknown', 'member'} end

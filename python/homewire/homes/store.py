@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from homewire.access_changes.records import RecordType
+from homewire.auth.actions import ROLES
 from homewire.devices.store import Devices
 from homewire.entities.store import Entities
 from homewire.errors import Conflict, UnknownRecord
@@ -25,16 +26,16 @@ from homewire.store.script import changing, lua, removing
 CREATE_HOME: Final = changing(
     lua(__package__, "create_home"), announces={RecordType.MEMBER_ADDED}, charges=True
 )
-UPDATE_HOME: Final = changing(lua(__package__, "update_home"))
+UPDATE_HOME: Final = changing(lua(__package__, "update_home", ROLE=ROLES))
 SET_DEACTIVATED: Final = removing(
     lua(__package__, "set_deactivated"),
     announces={RecordType.HOME_ACTIVATED, RecordType.HOME_DEACTIVATED},
 )
 DELETE_HOME: Final = removing(
-    lua(__package__, "delete_home"), announces={RecordType.HOME_DELETED}, tombstones=True
+    lua(__package__, "delete_home", ROLE=ROLES), announces={RecordType.HOME_DELETED}, tombstones=True
 )
 ADD_MEMBER: Final = changing(
-    lua(__package__, "add_member"),
+    lua(__package__, "add_member", ROLE=ROLES),
     announces={RecordType.MEMBER_ADDED, RecordType.MEMBER_WAITS},
     charges=True,
 )
@@ -42,12 +43,12 @@ ACCEPT_MEMBERSHIP: Final = changing(
     lua(__package__, "accept_membership"), announces={RecordType.MEMBER_ADDED, RecordType.MEMBER_WAITS}
 )
 REMOVE_MEMBER: Final = removing(
-    lua(__package__, "remove_member"),
+    lua(__package__, "remove_member", ROLE=ROLES),
     announces={RecordType.MEMBER_REMOVED, RecordType.HOME_DELETED},
     charges=True,
     tombstones=True,
 )
-SET_ROLE: Final = changing(lua(__package__, "set_role"))
+SET_ROLE: Final = changing(lua(__package__, "set_role", ROLE=ROLES))
 REMOVE_MEMBERS: Final = removing(lua(__package__, "remove_members"), charges=True)
 SETTLE_HOME: Final = removing(lua(__package__, "settle_home"), charges=True)
 

@@ -49,7 +49,7 @@ _ROOT: Final = Path(__file__).parents[1]
 _INCLUDE: Final = re.compile(r'^--- @include "([a-z_/]++)"$', re.MULTILINE)
 _NAMES: Final = re.compile(r"[A-Z][A-Z_]*+")
 
-Constant = int | Mapping[str, int]
+Constant = int | Mapping[str, int] | Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Script:
 def lua(package: str, name: str, **constants: Constant) -> str:
     """The text of `<name>.lua` in a package of homewire, with its includes, behind its constants.
 
-    The name of a constant is in capitals. Its value is an integer, or a mapping of names to integers, which
-    becomes a table.
+    The name of a constant is in capitals. Its value is an integer, or a mapping of names to integers or to
+    words, which becomes a table.
     """
     if wrong := [each for each in constants if not _NAMES.fullmatch(each)]:
         raise ValueError(f"names of constants are in capitals: {wrong}")
@@ -101,7 +101,8 @@ def _file(path: str) -> str:
 def _literal(value: Constant) -> str:
     if isinstance(value, int):
         return str(value)
-    return "{" + ", ".join(f"{key} = {number}" for key, number in value.items()) + "}"
+    members = ((key, f"'{each}'" if isinstance(each, str) else each) for key, each in value.items())
+    return "{" + ", ".join(f"{key} = {each}" for key, each in members) + "}"
 
 
 _CHANGE: Final = lua(__package__, "change")
