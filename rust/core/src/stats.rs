@@ -66,7 +66,7 @@ counters! {
     control_records,
     /// Control records ignored because a newer one was applied before.
     control_records_older,
-    /// Control records skipped because this version does not know their type.
+    /// Control records of a type that this version does not know. Each is a gap.
     control_records_unknown,
     /// Connections closed because a control record ended or moved their access.
     revoked,
@@ -98,6 +98,8 @@ counters! {
     trimmed_unread,
     /// Times that a shard had lost entries.
     history_lost,
+    /// Gaps because a later version of homewire wrote entries.
+    newer_versions,
 }
 
 impl Stats {

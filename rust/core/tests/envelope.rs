@@ -419,3 +419,25 @@ fn command_has_exact_json() {
     Encoding::WEB_SOCKET.append_command(&mut out, &command);
     assert_eq!(out, b"\x81\x10{\"action\":\"dim\"}");
 }
+
+#[test]
+fn envelopes_of_later_versions_and_kinds_are_newer_and_garbage_is_not() {
+    let newer: [&[u8]; 3] = [b"\x02", b"\x1f anything", b"\x01\x92\x04\x01"];
+    for record in newer {
+        assert!(homewire_core::bus::envelope::is_newer(record), "{record:?}");
+    }
+    let not_newer: [&[u8]; 6] = [
+        b"",
+        b"\x00\x92\x04\x01",
+        b"{\"eventType\":1}",
+        b"\x01",
+        b"\x01\x92\x03\x01",
+        b"\x01\xc0",
+    ];
+    for record in not_newer {
+        assert!(
+            !homewire_core::bus::envelope::is_newer(record),
+            "{record:?}"
+        );
+    }
+}

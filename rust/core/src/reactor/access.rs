@@ -20,7 +20,11 @@ impl Reactor {
         match applied {
             Applied::Done => Stats::add(&stats.control_records, 1),
             Applied::Older => Stats::add(&stats.control_records_older, 1),
-            Applied::UnknownType => Stats::add(&stats.control_records_unknown, 1),
+            Applied::UnknownType => {
+                // A later version wrote it. It may end access, so subscribers must not go on without it.
+                Stats::add(&stats.control_records_unknown, 1);
+                self.resync(shard);
+            }
             Applied::Malformed => {
                 Stats::add(&stats.control_records, 1);
                 Stats::add(&stats.malformed, 1);

@@ -11,6 +11,8 @@ use msgpack::{Reader, put_array, put_optional_str, put_str, put_uint};
 
 /// The version that this code writes, and the only one that it reads.
 pub const VERSION: u8 = 1;
+/// Bytes above it are not the version of any envelope, but text or garbage.
+const LAST_VERSION: u8 = 31;
 
 const EVENT: u64 = 1;
 const COMMAND: u64 = 2;
@@ -130,6 +132,17 @@ pub fn is_control(record: &[u8]) -> bool {
             .ok()
     };
     kind() == Some(CONTROL)
+}
+
+/// Whether a later version of homewire wrote this: its layout or its kind is not known here.
+pub fn is_newer(record: &[u8]) -> bool {
+    match record.split_first() {
+        Some((&VERSION, rest)) => Header::open(rest)
+            .and_then(|mut header| header.uint())
+            .is_ok_and(|kind| kind > CONTROL),
+        Some((version, _)) => (VERSION + 1..=LAST_VERSION).contains(version),
+        None => false,
+    }
 }
 
 /// Encodes an event.

@@ -25,7 +25,7 @@ use crate::reactor::notifications::{Notification, Notifier};
 use crate::stats::Stats;
 use link::{Address, Connector, Link, append_head, append_word};
 use reply::{Element, NotResp, Reply};
-use shard_reader::{CheckResult, ENTRIES_PER_READ, GapCause, ShardReader};
+use shard_reader::{ENTRIES_PER_READ, GapCause, ShardReader};
 
 /// How long an XREAD waits, in milliseconds. A node trusts no cached key when Redis was silent for a
 /// second, so a quiet bus must answer more often than that.
@@ -323,9 +323,9 @@ impl GroupReader {
             if result.needs_epoch {
                 without_epoch.push(index);
             }
-            if result.gap.is_some() {
+            if let Some(cause) = result.gap {
                 self.route(std::mem::take(taken));
-                self.report_gap(index, &result);
+                self.report_gap(self.shards[index].number, cause);
             }
             taken.append(&mut entries);
         }
@@ -341,15 +341,12 @@ impl GroupReader {
     }
 
     /// Reports a gap, before later entries are routed.
-    fn report_gap(&self, index: usize, result: &CheckResult) {
-        let Some(cause) = result.gap else {
-            return;
-        };
-        let shard = self.shards[index].number;
+    fn report_gap(&self, shard: u32, cause: GapCause) {
         let stats = &self.context.stats;
         match cause {
             GapCause::Trimmed(entries) => Stats::add(&stats.trimmed_unread, entries),
             GapCause::HistoryLost => Stats::add(&stats.history_lost, 1),
+            GapCause::NewerVersion => Stats::add(&stats.newer_versions, 1),
         }
         // Control records may be among the missing entries.
         self.context.cache_versions.increment(shard);
@@ -371,7 +368,21 @@ impl GroupReader {
         Ok(())
     }
 
-    fn route(&mut self, taken: Vec<ShardEntry>) {
+    /// Routes entries. An entry of a newer version is a gap: what it says is missing here.
+    fn route(&mut self, mut taken: Vec<ShardEntry>) {
+        while let Some(place) = taken.iter().position(|it| envelope::is_newer(&it.envelope)) {
+            let shard = taken[place].shard;
+            let newer = |it: &&ShardEntry| it.shard == shard && envelope::is_newer(&it.envelope);
+            let count = taken[place..].iter().take_while(newer).count();
+            let later = taken.split_off(place + count);
+            taken.truncate(place);
+            self.route_readable(std::mem::replace(&mut taken, later));
+            self.report_gap(shard, GapCause::NewerVersion);
+        }
+        self.route_readable(taken);
+    }
+
+    fn route_readable(&mut self, taken: Vec<ShardEntry>) {
         if taken.is_empty() {
             return;
         }

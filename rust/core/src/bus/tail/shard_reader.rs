@@ -43,6 +43,8 @@ pub enum GapCause {
     /// Redis lost entries: it was restored from an older file, failed over to a replica that was behind, or
     /// restarted empty.
     HistoryLost,
+    /// A later version of homewire wrote an entry that this one cannot read.
+    NewerVersion,
 }
 
 impl fmt::Display for GapCause {
@@ -50,6 +52,7 @@ impl fmt::Display for GapCause {
         match self {
             Self::Trimmed(entries) => write!(formatter, "{entries} trimmed before they were read"),
             Self::HistoryLost => formatter.write_str("Redis fell back"),
+            Self::NewerVersion => formatter.write_str("written by a newer version of homewire"),
         }
     }
 }
