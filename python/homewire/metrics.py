@@ -101,7 +101,8 @@ COUNTERS: Final = {
     "malformed": "Envelopes that were skipped: malformed, or in the wrong shard.",
     "control_records": "Control records applied.",
     "control_records_older": "Control records ignored because a newer one was applied before.",
-    "control_records_unknown": "Control records of a type that this version does not know; subscribers are told (4002).",
+    "control_records_unknown": "Control records of a type that this version does not know; "
+    "subscribers are told (4002).",
     "revoked": "Connections closed because a control record ended or moved their access.",
     "subscription_changes": "Changes of the topics of open connections.",
     "gaps": "Times that entries of a shard may have been missed.",
@@ -109,7 +110,8 @@ COUNTERS: Final = {
     "foreign_entries": "Entries of the shards without an envelope, which were skipped.",
     "trimmed_unread": "Entries that Redis trimmed before this node had read them.",
     "history_lost": "Times that a shard had lost entries.",
-    "newer_versions": "Times that a shard had entries of a newer version of homewire, which this one cannot read.",
+    "newer_versions": "Times that a shard had entries of a newer version of homewire, which "
+    "this one cannot read.",
     "matched": "Envelopes with at least one subscriber on this node.",
     "deliveries": "Event and command frames that the kernel took, over all sockets.",
     "writes": "Calls of send and writev that wrote bytes.",
