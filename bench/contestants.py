@@ -1,4 +1,4 @@
-"""Who takes part in a fan-out: the kernel floor, homewire, and peers. Each is started fresh and pinned."""
+"""The contestants of a fan-out: the kernel floor, homewire and peers. Each is started anew and pinned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.provision import World, authorization
 from bench.servers import SERVER_CORE, Process
 
 SEQUENCE_DIGITS = 3
-"""How much longer the number of a measured event is than that of the first."""
+"""Digits that the number of a measured event has more than the first one."""
 
 PEERS = {
     "uws": "bench.peers.socketify_uws",
@@ -49,7 +49,7 @@ class Plan:
 
 
 class Contestant(ABC):
-    """A started server. `pid` is whose CPU time counts."""
+    """A started server. The CPU time of `pid` is measured."""
 
     process: Process
     port: int
@@ -66,7 +66,7 @@ class Contestant(ABC):
         """Request lines of the listeners."""
 
     def opened(self) -> None:
-        """Called when all listeners are open."""
+        """Called when all subscribers are open."""
         return
 
     @abstractmethod
@@ -96,7 +96,7 @@ class Floor(Contestant):
         return plain_requests(self.plan)
 
     def opened(self) -> None:
-        """The floor has seen all of them, too."""
+        """Wait until the floor has accepted all of them."""
         if (line := self.process.line()) != "ready":
             raise servers.BenchError(f"the floor said {line}")
 
@@ -119,7 +119,7 @@ class Floor(Contestant):
 
 
 class Peer(Contestant):
-    """One of bench/peers: one home that everybody listens to."""
+    """One of bench/peers: all clients subscribe to one home."""
 
     def __init__(self, process: Process, port: int, plan: Plan) -> None:
         self.process, self.port, self.plan = process, port, plan
@@ -171,7 +171,7 @@ class Homewire(Contestant):
         return counters["homewire_deliveries_total"], counters["homewire_writes_total"]
 
     def calibrate(self) -> int:
-        """Choose the padding so that a message has the plan's size; returns the size that came of it."""
+        """Choose the padding so that a message has the plan's size; returns the resulting size."""
         size = 0
         for _ in range(2):
             with load_client.listen(self.load, self.port, self.requests()[:1], expected=1) as listener:
@@ -180,7 +180,7 @@ class Homewire(Contestant):
             if not result["complete"]:
                 raise servers.BenchError(f"the first event did not arrive: {result}")
             size = int(result["payload_bytes"])
-            # Room for the digits that sequence numbers grow by.
+            # Sequence numbers become longer by so many digits.
             wanted = self.plan.size - size - SEQUENCE_DIGITS
             if self.pad or wanted <= 0:
                 break
@@ -203,7 +203,7 @@ def peer(name: str, plan: Plan) -> Iterator[Peer]:
 
 
 def listening_port(process: Process) -> int:
-    """The port that a floor or peer says it listens on."""
+    """The port that a floor or peer printed."""
     word, _, port = process.line().partition(" ")
     if word != "listening":
         raise servers.BenchError(f"{process.name} said {word}")

@@ -36,7 +36,7 @@ NO_LIMITS = {"address_connections": "0", "project_connections": "0", "user_conne
 
 @contextmanager
 def on_the_loads_core() -> Iterator[None]:
-    """What this process does meanwhile leaves the router's core alone."""
+    """Keep this process off the router's core meanwhile."""
     before = os.sched_getaffinity(0)
     if LOAD_CORE in before:
         os.sched_setaffinity(0, {LOAD_CORE})
@@ -170,7 +170,7 @@ def under_load(
 
 
 def disabling(*, pairs: int, small: bool) -> Table:
-    """10,000 connections of one project end at once; what another project's listeners notice."""
+    """End 10,000 connections of one project at once; measure the deliveries of another project."""
     load = load_client.binary()
     many, homes, clients = (60, 20, 10) if small else (10_000, 3_333, 1_000)
     table = Table(

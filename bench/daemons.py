@@ -82,7 +82,7 @@ def _nginx() -> tuple[str, Path] | None:
 
 
 def missing(name: str) -> str:
-    """Why that one cannot take part, in words for people; empty if it can."""
+    """Why this contestant cannot take part; empty if it can."""
     found = {"nats": _nats_server, "nchan": _nginx}[name]()
     return "" if found else f"{name}: skipped, not installed (bench/install_peers.sh installs it)"
 
@@ -96,7 +96,7 @@ class Nats(Contestant):
         self.process, self.port, self.publisher, self.plan = process, port, publisher, plan
 
     def requests(self) -> list[str]:
-        """One connection per client; what it subscribes to it says later."""
+        """One connection per client; it subscribes by a later command."""
         return ["/"] * self.plan.connections
 
     def send(self, per_home: int, first: int) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class Nchan(Contestant):
         return ["/sub"] * self.plan.connections
 
     def send(self, per_home: int, first: int) -> dict[str, Any]:
-        """A POST per event, for want of batches; at full speed as many under way as peers send a turn."""
+        """A POST per event, without batches; at full speed as many in flight as peers send in a turn."""
         plan = self.plan
         return load_client.publish(
             self.load,

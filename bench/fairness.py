@@ -29,7 +29,7 @@ in the kernel's accept queue, which is one for all addresses (docs/design/overlo
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What the honest project had in one run."""
+    """The results of the honest project in one run."""
 
     deliveries: Latency
     requests: Latency
@@ -49,7 +49,7 @@ class Ratios:
 
 
 def run(*, pairs: int, seconds: float, small: bool, only: Sequence[str]) -> Table:
-    """Each resource, or `only` these: quiet, and beside the hostile address."""
+    """Measure each resource, or `only` these, with and without the hostile address."""
     if unknown := set(only) - ATTACKS.keys():
         raise BenchError(f"no attack is named {', '.join(sorted(unknown))}: {', '.join(ATTACKS)}")
     load = load_client.binary()
@@ -87,7 +87,7 @@ def _measure(load: str, name: str, seconds: float, small: bool, ratios: Ratios, 
         honest, hostile = [provision.make(url, homes=1, members=1) for _ in range(2)]
         attack = ATTACKS[name](Scene(url, honest, hostile, small))
         with servers.homewire(url, "run", {}) as (process, port), on_the_loads_core():
-            # What the node reads of a key for the first time is no matter of this row.
+            # The first use of a key is not measured: the node reads its principal from the store.
             _ask(port, attack.honest, min(1.0, seconds / 4))
             servers.wait_until_quiet(process.pid)
             quiet = _window(load, port, honest, attack.honest, seconds)
@@ -139,7 +139,7 @@ def _window(load: str, port: int, world: provision.World, honest: Honest, second
 
 
 def _ask(port: int, honest: Honest, seconds: float) -> Latency:
-    """The requests of so many seconds. Raises BenchError if one is refused."""
+    """Send requests for some seconds. Raises BenchError if one is refused."""
     start = time.monotonic()
     taken = []
     for number in range(max(2, int(honest.per_s * seconds))):

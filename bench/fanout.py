@@ -17,12 +17,12 @@ BURST_FRAMES = 32
 """Frames per send of the floor at full speed, when homewire is not there to say how many it writes."""
 SLOW = frozenset({"floor1", "picows", "websockets", "aiohttp", "nchan"})
 SLOW_SHARE = 5
-"""At full speed those send a fifth of the events: a whole run of them would last a minute."""
+"""At full speed these contestants send a fifth of the events: a full run would last a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one contestant did in one run."""
+    """The result of one contestant in one run."""
 
     deliveries: int
     cpu_s: float
@@ -46,7 +46,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the figures. `beside` are further contestants, `goals` what is to be reached."""
+    """One row of the figures. `beside` are further contestants, `goals` the bounds to be reached."""
 
     name: str
     title: str
@@ -142,7 +142,7 @@ def run(
         if with_homewire:
             runs["homewire"] = []
             homewire = _start_homewire(stack, load, plan, fsync)
-            # Everybody sends messages of the size that homewire's have in fact.
+            # All contestants send messages of homewire's real size.
             plan = replace(plan, size=homewire.calibrate())
             frames = max(1, round(measure(load, homewire, plan).frames_per_write))
             servers.wait_until_quiet(homewire.pid)

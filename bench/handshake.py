@@ -21,7 +21,7 @@ def _cost(load: str, pid: int, port: int, requests: list[str]) -> float:
 
 
 def run(*, pairs: int, small: bool, with_homewire: bool = True) -> Table:
-    """Cold: every connection is of a user whose key was never seen. Warm: of one user, whose key is known."""
+    """Cold: the key of each connection is new to the node. Warm: all connections have one known key."""
     load = load_client.binary()
     count = 100 if small else 2_000
     plain = contestants.plain_requests(Plan(count, 1, 0, 0))

@@ -25,7 +25,7 @@ class Rate:
     cpu_us: float
     p99_us: float
     busy: float
-    """Share of the server's core that was used: near 1, the server is what limits."""
+    """The used share of the server's core; near 1 the server is the bottleneck."""
 
 
 def _measure(load: str, pid: int, port: int, targets: list[str], **how: object) -> Rate:
@@ -80,7 +80,7 @@ def bulk(*, pairs: int, small: bool) -> Table:
     for fsync in FSYNCS:
         done = runs.setdefault(f"homewire, fsync {fsync}", [])
         for _ in range(pairs):
-            # A Redis of its own each time: what earlier runs left would be trimmed at this one's cost.
+            # A new Redis each time: trimming the entries of earlier runs would cost time in this one.
             with servers.redis(fsync) as url:
                 world = provision.make(url, homes=homes, members=1)
                 with servers.homewire(url) as (process, port):

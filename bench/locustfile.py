@@ -37,7 +37,7 @@ DEVICES = itertools.cycle([device for home in DEMO["homes"] for device in home["
 
 
 def check(environment: Any, **_: Any) -> None:
-    """A run without a demo would listen to nothing, and look well."""
+    """Fails without a demo: otherwise a run would measure nothing and succeed."""
     if not DEMO["users"] or not DEMO["homes"]:
         environment.process_exit_code = 2
         environment.runner.quit()
@@ -65,7 +65,7 @@ class _Reporting(User):
 
 
 class HomeListener(_Reporting):
-    """A user who listens to one home, and sees that each device's events come in order, none missing."""
+    """A user who subscribes to one home and checks that each device's events are complete and ordered."""
 
     weight = 5
 
@@ -95,7 +95,7 @@ class HomeListener(_Reporting):
 
     @task
     def receive(self) -> None:
-        """One event: its way from the request to here is the response time."""
+        """Receive one event. Its response time is the time since the request."""
         try:
             text = self.socket.recv()
         except (OSError, websocket.WebSocketException) as error:

@@ -47,7 +47,7 @@ class World:
         return lines
 
     def bulk_targets(self) -> list[str]:
-        """The homes' ids as the publisher takes them: in no order, and in the same in each run."""
+        """The homes' ids for the publisher, shuffled in the same way in each run."""
         ids = [str(home.home_id) for home in self.homes]
         random.Random(0).shuffle(ids)
         return ids
@@ -163,7 +163,7 @@ async def _fill(redis_url: str, world: World, values: int, size: int) -> None:
 
 
 def fill(redis_url: str, world: World, *, values: int, size: int) -> None:
-    """So many values of so many bytes in the first home."""
+    """Store values in the first home."""
     asyncio.run(_fill(redis_url, world, values, size))
 
 
@@ -180,5 +180,5 @@ async def _log_in(redis_url: str, world: World, people: list[Account], sessions:
 
 
 def log_in(redis_url: str, world: World, people: list[Account], *, sessions: int) -> None:
-    """So many sessions more for each of them."""
+    """Open further sessions for each of them."""
     asyncio.run(_log_in(redis_url, world, people, sessions))

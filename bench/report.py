@@ -1,4 +1,4 @@
-"""Medians with their spread, goals, and how tables are printed and kept."""
+"""Medians with their spread, goals, and printing and storing of tables."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Spread:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """Our value by theirs, pair by pair."""
+    """The ratio of our value to the peer's, for each pair of runs."""
     return Spread.of([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What is to be reached: a bound for our `attribute` by that of `against` (empty: for itself)."""
+    """A goal: a bound for our `attribute` by that of `against` (empty: for itself)."""
 
     text: str
     attribute: str
@@ -54,14 +54,14 @@ class Goal:
     at_least: float | None = None
 
     def reached(self, value: float) -> bool:
-        """Whether the value keeps the bound."""
+        """Whether the value is within the bound."""
         above = self.at_least is None or value >= self.at_least
         return above and (self.at_most is None or value <= self.at_most)
 
 
 @dataclass(slots=True)
 class Table:
-    """One row of the figures as it was measured: a line per contestant, and the verdict on each goal."""
+    """The result of one row: a line per contestant, and whether each goal was reached."""
 
     name: str
     title: str
@@ -77,7 +77,7 @@ class Table:
         self.lines.append(list(cells))
 
     def judge(self, goal: Goal, value: Spread) -> None:
-        """Hold a median against a goal."""
+        """Compare a median with a goal."""
         self.verdicts.append((goal.text, value.text(3), goal.reached(value.median)))
 
     def markdown(self) -> str:
@@ -114,7 +114,7 @@ class Table:
 
 
 def kept() -> list[Table]:
-    """The tables of the last runs, as they were kept."""
+    """The stored tables of the last runs."""
     tables = []
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text())

@@ -29,13 +29,13 @@ PAGE: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """So many requests, as fast as they were answered."""
+    """A run of requests, each sent when the last one was answered."""
 
     per_s: float
     cpu_us: float
     p99_us: float
     busy: float
-    """Share of the server's core that was used: near 1, the server is what limits."""
+    """The used share of the server's core; near 1 the server is the bottleneck."""
 
 
 def get(*, pairs: int, small: bool) -> Table:

@@ -1,4 +1,4 @@
-"""Rows of revoked rights: how soon their holders are closed under load, one and a thousand at once."""
+"""Rows of revoked permissions: time to the close of connections under load, of one user and of a thousand."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def one(*, pairs: int, small: bool) -> Table:
 
 @dataclass(slots=True)
 class _Crowd:
-    """Listeners of one home: those of some groups, whose permission will end, and others, who keep theirs."""
+    """Subscribers of one home: members of groups whose permission will end, and users who keep theirs."""
 
     project: int
     right: Permission
@@ -133,7 +133,7 @@ async def _crowd(url: str, revoked: int, kept: int, group: int) -> _Crowd:
 
 
 async def _revoke_all(url: str, crowd: _Crowd) -> tuple[float, list[float]]:
-    """When all groups lost the right: the moment of the call, and of each group's answer."""
+    """The times at which the groups lost the permission: of the call, and of each group's answer."""
     async with opened(url) as (store, _):
 
         async def revoke(group: int) -> float:
@@ -151,7 +151,7 @@ class _Outcome:
     answered_s: float
     """From the call to the last answer."""
     late_s: float
-    """How long behind the answer for its group the newest event was sent that a member received; 0: none."""
+    """How long after the answer for its group the newest event was sent that a member received; 0: none."""
 
 
 def _revoke_crowd(load: str, url: str, port: int, crowd: _Crowd, events: int, rate: float) -> _Outcome:
@@ -183,7 +183,7 @@ def _revoke_crowd(load: str, url: str, port: int, crowd: _Crowd, events: int, ra
 
 
 def many(*, pairs: int, small: bool) -> Table:
-    """1,000 of 5,000 listeners lose their right at once, while all of them hear 50,000 events a second."""
+    """1,000 of 5,000 subscribers lose their permission at once, at 50,000 deliveries a second."""
     load = load_client.binary()
     revoked, kept, group, rate = (20, 40, 10, 20.0) if small else (1_000, 4_000, GROUP, 10.0)
     table = Table(

@@ -68,7 +68,7 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """taskset replaces itself, so this is the process that is meant."""
+        """The process id of the command: taskset replaces itself by it."""
         return self.process.pid
 
     def __enter__(self) -> Process:
@@ -163,7 +163,7 @@ class CpuMeter:
 
 
 def wait_until_quiet(pid: int, deadline_s: float = 20.0) -> None:
-    """Wait until the process has next to nothing to do (connections of the run before are cleared away)."""
+    """Wait until the process is nearly idle: connections of the last run are cleaned up."""
     end = time.monotonic() + deadline_s
     while time.monotonic() < end:
         meter = CpuMeter(pid)
@@ -279,7 +279,7 @@ def _answers(url: str) -> bool:
 
 
 def wait_for(is_there: Callable[[], bool], server: Process) -> None:
-    """Wait until the started server is there. Raises BenchError if it ends instead, or takes too long."""
+    """Wait until the started server listens. Raises BenchError if it ends instead, or takes too long."""
     end = time.monotonic() + START_S
     while not is_there():
         if server.process.poll() is not None:

@@ -1,4 +1,4 @@
-"""Row of TLS: what a delivery costs more where homewire ends TLS itself and each socket has a pump.
+"""Row of TLS: the added cost of a delivery if homewire terminates TLS and each socket has a TLS bridge.
 
 The Rust load client has no TLS. Here a Python client (`bench.tls_client`) counts messages and sends the
 events for both, plain and TLS, so that the ratio is of the servers alone.
@@ -31,7 +31,7 @@ class Run:
     """One run of one of the two."""
 
     cost_us: float
-    """Server CPU microseconds per delivery, taking the events in included."""
+    """Server CPU microseconds per delivery, including the ingest of the events."""
     client_cpu_s: float
 
 
@@ -57,7 +57,7 @@ def _client(port: int, world: World, connections: int, tls: bool) -> Iterator[Pr
 
 
 def _send(client: Process, events: int) -> dict[str, Any]:
-    """Let the client send events and hear them on every connection."""
+    """Let the client send events and receive them on every connection."""
     client.say(f"{events} {RATE}")
     result: dict[str, Any] = json.loads(client.line())
     if not result["complete"]:

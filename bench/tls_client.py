@@ -22,7 +22,7 @@ PAD = "x" * 64
 CONNECTING = 16
 TIMEOUT_S = 20.0
 EXTRA_S = 0.1
-"""How long to wait, at the end, for what is too much."""
+"""How long to wait at the end for surplus messages."""
 
 
 class Listener(asyncio.Protocol):
@@ -60,7 +60,7 @@ class Listener(asyncio.Protocol):
         self._unread = self._count(data)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """A listener that never opened says why."""
+        """Raise the error of a connection that did not open."""
         if not self.opened.done():
             self.opened.set_exception(error or ConnectionResetError())
 

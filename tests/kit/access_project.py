@@ -1,4 +1,4 @@
-"""A project with everybody in it who could call: the callers of the access table, and what they ask about."""
+"""A project with the callers of the access table and the records that their requests name."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SHARDS: Final = 64
 
 @dataclass
 class AccessProject:
-    """The project of `accounts`, the keys of its callers, and names for what is in it."""
+    """The project of `accounts`, the keys of its callers, and names of its records."""
 
     tenant: Tenant
     accounts: AccountSystem
@@ -63,7 +63,7 @@ class AccessProject:
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(10_000))
 
     async def value(self, name: str) -> Any:
-        """What `{name}` stands for in a request. What begins with `new_` is made for this request alone."""
+        """The value of `{name}` in a request. A name with the prefix `new_` has a new value each time."""
         make: Callable[[], Awaitable[Any]] | None = getattr(self, f"_{name}", None)
         return self.known[name] if make is None else await make()
 
@@ -85,7 +85,7 @@ class AccessProject:
         return f"+1415555{next(self._numbers) % 10_000:04}"
 
     async def _new_home(self) -> int:
-        """A home with the same people in it."""
+        """A home with the same members."""
         store, project = self.tenant.store, self.tenant.project
         home = await self.tenant.home(Account(self.known["owner"], ""))
         for account in ("member", "unverified"):
@@ -115,7 +115,7 @@ class AccessProject:
         return {"projectId": project, **app, "phoneNumber": user.phone, "code": code}
 
     async def _logIn(self) -> dict[str, str]:
-        """What somebody logs in with where nothing names a project: one of the default project."""
+        """Credentials of a user of the default project, for logins that name no project."""
         if "default_user" not in self.known:
             # One for all: see `_new_credentials`.
             self.known["default_email"] = email = f"{uuid4()}@example.com"
@@ -152,7 +152,7 @@ class AccessProject:
         return await self._token(ProofKind.PASSWORD_RESET)
 
     async def _token(self, kind: ProofKind) -> str:
-        # There is nothing to verify for who is verified.
+        # A verified user has nothing to verify.
         user = (await self.person(verified=kind is not ProofKind.EMAIL_VERIFICATION)).id
         return await self.tenant.store.verifications.issue_token(self.tenant.project, user, kind, 60_000)
 
@@ -172,7 +172,7 @@ class AccessProject:
         return group
 
     async def _new_member(self) -> int:
-        """Somebody more in the home."""
+        """Another member of the home."""
         user = await self.person()
         await self.tenant.store.homes.add_member(self.tenant.project, self.known["home"], user.id)
         return user.id
@@ -181,7 +181,7 @@ class AccessProject:
         return (await self.tenant.device(self.known["home"])).id
 
     async def _new_claim_code(self) -> str:
-        """Of a device that lets itself be claimed."""
+        """The id of a device that can be claimed."""
         devices, project = self.tenant.store.devices, self.tenant.project
         device, _, claim_code = await devices.create(project, "lamp")
         await devices.set_claimable(project, device.id, self.tenant.store.now_ms() + 60_000)

@@ -1,4 +1,4 @@
-"""The table: what every operation answers to every caller.
+"""The table: the answer of every operation to every caller.
 
 A row names an operation, asks for something, and says what each caller gets. `{name}` in a request is what
 `AccessProject.value` has under that name. The columns of a row, in the order of `COLUMNS`:
@@ -54,7 +54,7 @@ class Ask:
 
 
 async def filled(subject: AccessProject, template: Any) -> Any:
-    """The template with what its names stand for."""
+    """The template with the values of its names."""
     if isinstance(template, dict):
         return {name: await filled(subject, value) for name, value in template.items()}
     if isinstance(template, list):
@@ -69,7 +69,7 @@ async def filled(subject: AccessProject, template: Any) -> Any:
 
 @dataclass(frozen=True)
 class Row:
-    """What one operation answers to everybody, when this is asked for."""
+    """The answers of one operation to this request, by caller."""
 
     operation: str
     path: str
@@ -77,7 +77,7 @@ class Row:
     json: Any = None
     form: dict[str, Any] | str | None = None
     fresh: str = ""
-    """Who (names apart by blanks) call with the key of a new user, whose id is `{fresh}`."""
+    """Names of callers, separated by blanks, that use the key of a new user with the id `{fresh}`."""
     headers: dict[str, str] = field(default_factory=dict)
     accounts: tuple[AccountSystem, ...] = tuple(AccountSystem)
     access: tuple[AccessControl, ...] = tuple(AccessControl)
@@ -127,12 +127,12 @@ BY_MEMBERSHIP, BY_PERMISSION = (AccessControl.MEMBERSHIP,), (AccessControl.PERMI
 
 
 def everybody(status: int) -> str:
-    """The cells of a row where it is of no account who calls."""
+    """The cells of a row that are the same for all callers."""
     return " ".join([str(status)] * len(COLUMNS))
 
 
 def sessions_controller(prefix: str, name: str) -> Iterator[Row]:
-    """The rows of the Sessions Controller under one of its paths. It looks at no key but a session's."""
+    """The rows of the Sessions Controller under one of its paths. It accepts only keys of sessions."""
     users = "401 401 | {0} {0} {0} {0} {0} | 401 401 401 | 401 401 401 401 401 401 401 401"
     one_world: Any = {"accounts": (EMAIL,), "access": BY_MEMBERSHIP}
     wrong = {"login": "0", "password": "", "token": ""}
@@ -460,5 +460,5 @@ def _succeeding(row: Row) -> Iterator[str]:
     by_message = (row.operation, success) in ELSEWHERE
     wanted = {success, 403} if by_message else {success}
     found = [caller for caller, status in row.expected().items() if status in wanted]
-    # With a key, if possible: who has none may be answered without a look at anything.
+    # With a key, if possible: a request without one may be refused before the store is asked.
     return iter(sorted(found, key=("none", *DEAD).__contains__))

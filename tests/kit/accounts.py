@@ -1,4 +1,4 @@
-"""A project of one account system, as its apps see it: what they ask, and what their users are sent."""
+"""A project of one account system: requests of its apps, and messages to its users."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Accounts:
         return await self.tenant.ask("POST", path, None, data=form)
 
     async def messages(self, to: str | None = None) -> list[Message]:
-        """What was sent to people of the project, oldest first."""
+        """The messages to users of the project, oldest first."""
         sealer = Sealer.of(Settings(data_dir=self.node.data_dir))
         found = [kept.queued.message for kept in await stored_messages(self.tenant.redis, sealer)]
         return [each for each in found if each.project_id == self.project and to in (None, each.to)]
 
     async def token(self) -> str:
-        """That of the newest message."""
+        """The token of the newest message."""
         return (await self.messages())[-1].token
 
     async def code(self) -> str:

@@ -19,8 +19,7 @@ from kit import certificates
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 TIMEOUT_S = 20.0
-"""How long anything may take that has to come. A busy machine takes seconds for what takes milliseconds."""
-"""Far beyond what anything here takes; who waits longer waits in vain."""
+"""Timeout of everything that must happen. A busy machine may need seconds instead of milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class RawConnection:
         await self.drop()
 
     async def drop(self) -> None:
-        """Close without a word."""
+        """Close without a close frame."""
         self.writer.transport.abort()
         await self._wait_closed()
 
@@ -212,7 +211,7 @@ class Socket(RawConnection):
         assert answer.headers["sec-websocket-accept"] == expected
 
     async def send(self, opcode: int, payload: bytes = b"") -> None:
-        """One right frame."""
+        """Send one valid frame."""
         await self.send_bytes(frame(opcode, payload))
 
     async def send_bytes(self, wire: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What the shards hold of control records, decoded."""
+"""The control records in the shards, decoded."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def announced_by(redis: Redis, project: int, change: Awaitable[object]) ->
 
 
 async def _announced_since(redis: Redis, project: int, before: set[tuple[int, int]]) -> list[Announced]:
-    """What stands in the shards, without those records."""
+    """The entries of the shards without these records."""
     records: dict[tuple[int, int], list[Copy]] = {}
     for copy in await copies(redis, project):
         if copy.outbox not in before:
@@ -135,7 +135,7 @@ def first_appearances(found: list[Copy]) -> dict[int, list[tuple[int, int]]]:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], within: float = 20.0) -> None:
-    """Wait for what another task or process does to Redis, which tells nobody."""
+    """Wait for a change of Redis by another task or process, which is not announced."""
     async with asyncio.timeout(within):
         while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

@@ -46,7 +46,7 @@ class HomeWithMembers:
         return await self.ask("PATCH", f"{self.members}/{user}", key, {"role": role})
 
     async def roles(self) -> dict[int, str]:
-        """Who is what in the home."""
+        """The role of each member."""
         answer = await self.ask("GET", self.members, self.reader)
         return {each["userId"]: each["role"] for each in answer.body}
 
@@ -66,7 +66,7 @@ async def home_with_members(tenant: Tenant) -> HomeWithMembers:
 
 @dataclass(frozen=True)
 class HomeWithDevice:
-    """A home with an owner and a device, and somebody who has nothing to do with it."""
+    """A home with an owner and a device, and a user without access to it."""
 
     tenant: Tenant
     owner: Account
@@ -137,7 +137,7 @@ class TwoHomes:
         return f"{PATH}?{urlencode([(name, self.subject(name, each)) for each in numbers])}"
 
     async def grant_all(self, account: Account) -> None:
-        """Every right that a filter of these homes needs."""
+        """Each permission that a filter of these homes needs."""
         for name in READ:
             for number in range(2):
                 await self.tenant.store.permissions.grant(
@@ -150,13 +150,13 @@ class TwoHomes:
         await entities.create(Entity(entity, project, home, "room"), 10)
 
     async def happen(self, kind: str, *numbers: int) -> None:
-        """An event in these homes, or in both, that every filter of theirs lets through."""
+        """An event in these homes, or in both, that matches each of their filters."""
         for each in numbers or (0, 1):
             event = {"deviceId": self.devices[each].id, "entityId": self.entities[each], "eventType": kind}
             await self.tenant.send(event)
 
     async def listener(self, account: Account, path: str, homes: int) -> Socket:
-        """A listener that has received an event of so many homes.
+        """A subscriber that has received an event of each home.
 
         A node cannot tell a change in the millisecond of the handshake from one before it.
         """

@@ -1,4 +1,4 @@
-"""Who gets messages in tests: an SMTP server process, and a gateway for SMS."""
+"""Receivers of messages: an SMTP server process, and a gateway for SMS."""
 
 from __future__ import annotations
 

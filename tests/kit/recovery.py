@@ -1,4 +1,4 @@
-"""What the tests of recovery kill, and who listens meanwhile."""
+"""The processes that recovery tests kill, and subscribers meanwhile."""
 
 from __future__ import annotations
 

@@ -25,7 +25,6 @@ from kit.node import CLUSTER, reserved_port
 TIMEOUT_S = 10.0
 MAX_SCRIPT_WORDS = 10_000
 """Words of commands of one script: it touches at most 1,000 elements."""
-"""Far beyond what anything here takes, on a machine that stands still for a moment, too."""
 
 
 class BusServer:
@@ -55,7 +54,7 @@ class BusServer:
                     break
             while CLUSTER and not _whole(client):
                 assert time.monotonic() < until, "the server does not take its slots"
-                # It says so to nobody; it can only be asked.
+                # The server does not announce it, so it is polled.
                 time.sleep(0.005)
 
     def launch(self) -> None:

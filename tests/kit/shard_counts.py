@@ -37,7 +37,7 @@ def shard_of(identifier: int) -> int:
 
 
 def cache_versions(counts: ShardCounts) -> CacheVersions:
-    """Freshness by these marks."""
+    """Cache versions by these counts."""
     return CacheVersions(counts, SHARDS)
 
 

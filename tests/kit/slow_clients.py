@@ -13,7 +13,7 @@ MOST_BYTES = 60_000_000
 
 
 async def send_until_too_slow(node: NodeProcess, tenant: Tenant, home: int, quick: Socket, size: int) -> int:
-    """Numbered events of `size` bytes until the node gave somebody up; `quick` gets each of them at once."""
+    """Send numbered events of `size` bytes until the node evicts a client; `quick` receives each at once."""
     data = {"text": "x" * size}
     count, before = 0, (await node.metrics())["evicted_total"]
     while (await node.metrics())["evicted_total"] == before:
@@ -57,7 +57,7 @@ async def received_until_evicted(slow: Socket) -> int:
 async def let_go_of_one_that_never_reads_again(
     node: NodeProcess, tenant: Tenant, user: Account, home: int, size: int, descriptors: int
 ) -> None:
-    """It is given up, and its `descriptors` with it; who reads beside it notices nothing."""
+    """The client is evicted and its `descriptors` are closed; a client that reads is not affected."""
     async with await listen(node.url, EVENTS, user.key) as quick:
         # Also opens the connection that this client keeps.
         await tenant.send({"homeId": home, "eventType": "first"})

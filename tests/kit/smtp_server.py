@@ -55,7 +55,7 @@ class Taker:
             }
         )
         if address.startswith("slow-") and self.tries[address] == 1:
-            # Longer than anybody waits for an answer.
+            # Longer than any client waits for an answer.
             await asyncio.sleep(3600)
         return "250 taken"
 

@@ -35,7 +35,7 @@ KIND_AT = 2
 
 @dataclass(frozen=True)
 class Account:
-    """Somebody with a key: a user or a device."""
+    """A user or a device, with its key."""
 
     id: int
     key: str
@@ -59,7 +59,7 @@ class Reply:
 
     @property
     def reason(self) -> str:
-        """Why something was refused."""
+        """The reason of a refusal."""
         return str(self.body["reason"])
 
 

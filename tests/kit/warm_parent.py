@@ -31,7 +31,7 @@ NUMBER = struct.Struct("i")
 
 
 def serve(orders: socket.socket) -> list[str]:
-    """Fork for each order until nobody can give one. Returns only in a child: what it is to run."""
+    """Fork for each order until the socket of orders closes. Returns only in a child: the program to run."""
     children: dict[int, tuple[int, int]] = {}
     while True:
         for ready in select.select([orders.fileno(), *children], [], [])[0]:
@@ -65,7 +65,7 @@ def _become(order: dict[str, Any], streams: list[int]) -> list[str]:
 
 def _tell_end(ended: int, pid: int, told: int) -> None:
     _, status = os.waitpid(pid, 0)
-    # Whoever started it may be gone, or want to know no more.
+    # The process that started it may have ended.
     with suppress(BrokenPipeError):
         os.write(told, NUMBER.pack(os.waitstatus_to_exitcode(status)))
     _close(told, ended)

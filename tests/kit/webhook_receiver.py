@@ -1,4 +1,4 @@
-"""A webhook's receiver: a real HTTP server that remembers what it was told."""
+"""A webhook's receiver: a real HTTP server that records its requests."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Receiver:
         return self.origin + "/hook?a=b%20c&d=%C3%A9"
 
     async def next(self, within: float = TIMEOUT_S) -> Received:
-        """The next request that nobody looked at yet."""
+        """The next request that was not returned yet."""
         async with asyncio.timeout(within):
             return await self._queue.get()
 

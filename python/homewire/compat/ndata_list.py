@@ -149,7 +149,7 @@ class Runs:
         return [self._read(start, end) for start, end in pairwise(self._ends)]
 
     def close(self) -> None:
-        """Close the file, behind a write that was given up and goes on."""
+        """Close the file, after an abandoned write has ended."""
         with self._writing:
             self._closed = True
             if self._file is not None:
@@ -180,7 +180,7 @@ class Runs:
 
 
 def _entry(held: bytes, place: int) -> SortEntry | None:
-    """The entry at a place of what was read, if all of it was."""
+    """The entry at an offset of the buffer; None if the buffer has only a part of it."""
     if len(held) < place + _HEAD.size:
         return None
     key_size, body_size = _HEAD.unpack_from(held, place)

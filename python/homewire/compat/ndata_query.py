@@ -45,7 +45,7 @@ class Operator:
     holds: Callable[[Any, Any], bool]
     takes_many: bool = False
     of_text: bool = False
-    """It looks at the value as an answer has it, whatever the kind of the member."""
+    """It compares the value as answers show it, whatever the kind of the member."""
 
 
 OPERATORS: Final[Mapping[str, Operator]] = {

@@ -60,7 +60,7 @@ async def load_patterns() -> None:
 
 @lru_cache(_REMEMBERED)
 def device_of(user_agent: str) -> UserAgentDevice:
-    """The device that a User-Agent header's value speaks of.
+    """The device that the value of a User-Agent header describes.
 
     A new User-Agent takes some 20 µs, whatever is in it: these patterns cannot backtrack. Await
     `load_patterns` before, or the first call takes some 0.2 s.
@@ -86,7 +86,7 @@ def _device(kind: str, name: str, long_version: str, os_name: str, os_version: s
 
 
 def _rocket_chat_mobile(text: str) -> UserAgentDevice | None:
-    """The mobile app of Rocket.Chat, if it is that."""
+    """The mobile app of Rocket.Chat; None for another client."""
     product, *rest = (part.strip(" ") for part in text.split(";"))
     if product != _ROCKET_CHAT_MOBILE or len(rest) > 2:
         return None
@@ -106,7 +106,7 @@ def _kind(text: str, os_name: str) -> str:
     if " Electron/" in text:
         return "desktop-app"
     if " CFNetwork/" in text:
-        # What Apple's HTTP client says for an app that says nothing itself.
+        # The product that Apple's HTTP client names for an app without a User-Agent of its own.
         return "mobile-app" if os_name in _MOBILE_SYSTEMS else "desktop-app"
     if text.startswith(("okhttp/", "Dalvik/")):
         return "mobile-app"
