@@ -306,9 +306,6 @@ fn malformed_entry_is_counted_and_skipped() {
     route_all(
         &node,
         [
-            copy(1, &record(0, 1)),
-            copy(1, &record(16, 1)),
-            copy(1, &record(u64::MAX, 1)),
             copy(1, &moved(b"")),
             copy(1, &moved(b"-1")),
             copy(1, &moved(b"one")),
@@ -323,8 +320,29 @@ fn malformed_entry_is_counted_and_skipped() {
         received_so_far(&node, id, &mut client),
         events(&["received"])
     );
-    assert_eq!(node.stat("control_records_unknown"), 3);
     assert_eq!(node.stat("malformed"), 5 + lengths as u64);
+}
+
+/// A later version wrote it. It may have ended the access of a subscriber.
+#[test]
+fn record_of_an_unknown_type_closes_the_subscribers_of_its_shard() {
+    for unknown in [0, 16, u64::MAX] {
+        let node = Node::start(limits());
+        let (_, mut client) = node.connect_for(user(1), device_in(1, 7), false);
+        route_all(
+            &node,
+            [
+                device_event(1, 7, "before"),
+                copy(1, &record(unknown, 1)),
+                device_event(1, 7, "after"),
+            ],
+        );
+        assert_eq!(
+            client.receive_until(&Received::Close(Some(4002))),
+            events(&["before"])
+        );
+        assert_eq!(node.stat("control_records_unknown"), 1);
+    }
 }
 
 /// A writer with another number of shards uses a shard without the control records of the home. Removed
