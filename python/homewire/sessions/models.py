@@ -10,6 +10,8 @@ from homewire.store.keys import DAY_MS
 
 MAX_DEPTH: Final = 4
 """Maximum number of ancestors of a derived session."""
+ID_BYTES: Final = 12
+"""Bytes of a session id, which is random: 24 hex digits (the `_id` of spec 004)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,3 +125,8 @@ class Lifetime:
 
 
 DEFAULT_LIFETIME: Final = Lifetime()
+
+
+def is_session_id(text: str) -> bool:
+    """Whether a text has the form of a session's id."""
+    return len(text) == 2 * ID_BYTES and all(digit in "0123456789abcdef" for digit in text)

@@ -14,7 +14,16 @@ from typing import Final
 from homewire.access_changes.records import RecordType
 from homewire.auth import tokens
 from homewire.errors import Conflict, Unavailable, UnknownRecord
-from homewire.sessions.models import ClientInfo, Lifetime, Session, derived, record_fields, session_of
+from homewire.sessions.models import (
+    ID_BYTES,
+    ClientInfo,
+    Lifetime,
+    Session,
+    derived,
+    is_session_id,
+    record_fields,
+    session_of,
+)
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ENDED_SESSION_TTL_MS, ProjectSlot
@@ -48,8 +57,7 @@ MAX_DERIVED: Final = 20
 """Live sessions that are derived from one login. One more ends the one of them that expires first."""
 MAX_ALL_DERIVED: Final = 60
 """Live derived sessions of all logins of a user. They count in `MAX_SESSIONS`, and replace no session of a
-login.
-"""
+login."""
 MAX_NODE_SESSIONS: Final = 20
 """Live sessions of one device."""
 PAGE: Final = 50
@@ -59,8 +67,6 @@ FORGOTTEN_AFTER_MS: Final = 60_000
 slow."""
 DELETED_PER_SCRIPT: Final = 50
 """Records that one script deletes: each is ten elements."""
-ID_BYTES: Final = 12
-"""Bytes of a session id, which is random: 24 hex digits (the `_id` of spec 004)."""
 
 
 class EndedSessions:
@@ -173,7 +179,7 @@ class Sessions:
 
     async def get(self, project_id: int, session_id: str) -> Session | None:
         """A session, live or over, as long as its record is kept."""
-        if not _is_id(session_id):
+        if not is_session_id(session_id):
             return None
         return session_of(project_id, session_id, await self._record(project_id, session_id))
 
@@ -210,7 +216,8 @@ class Sessions:
             reply = await self._database.read(
                 "ZRANGEBYSCORE", slot.sessions, start, "+inf", "WITHSCORES", "LIMIT", 0, count
             )
-            entries = _scored(reply)
+            words = [word.decode() for word in reply]
+            entries = list(zip(words[::2], words[1::2], strict=True))
             unseen = [entry for entry in entries if entry[0] not in seen]
             page = unseen[:PAGE]
             if page and (live := await self._live_or_unlisted(slot, [entry[0] for entry in page])):
@@ -441,13 +448,3 @@ def _holder(session: Session) -> _Holder:
 def _user(slot: ProjectSlot, user_id: int) -> _Holder:
     sessions, ended = slot.user_sessions(user_id), slot.user_ended_sessions(user_id)
     return _Holder(slot, user_id, 0, slot.user(user_id), sessions, ended, OPEN_SESSION, MAX_SESSIONS)
-
-
-def _is_id(session_id: str) -> bool:
-    return len(session_id) == 2 * ID_BYTES and all(digit in "0123456789abcdef" for digit in session_id)
-
-
-def _scored(reply: Sequence[bytes]) -> list[tuple[str, str]]:
-    """Members and scores, of a flat reply, as texts."""
-    words = [word.decode() for word in reply]
-    return list(zip(words[::2], words[1::2], strict=True))

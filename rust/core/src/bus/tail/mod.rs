@@ -11,7 +11,6 @@ pub mod link;
 pub mod reply;
 pub mod shard_reader;
 
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -25,7 +24,7 @@ use crate::reactor::notifications::{Notification, Notifier};
 use crate::stats::Stats;
 use link::{Address, Connector, Link, append_head, append_word};
 use reply::{Element, NotResp, Reply};
-use shard_reader::{ENTRIES_PER_READ, GapCause, ShardReader};
+use shard_reader::{ENTRIES_PER_READ, GapCause, ShardReader, random_epoch};
 
 /// How long an XREAD waits, in milliseconds. A node trusts no cached key when Redis was silent for a
 /// second, so a quiet bus must answer more often than that.
@@ -445,10 +444,4 @@ fn check_reply(link: &mut Link) -> Result<Reply<'_>, TailError> {
         link.reply()?;
     }
     link.reply()
-}
-
-/// 64 random bits. The keys of the hasher are the random numbers of the process.
-fn random_epoch() -> String {
-    let bits = std::hash::RandomState::new().hash_one(());
-    format!("{bits:016x}")
 }

@@ -1,6 +1,7 @@
 //! The reader of one shard: its position, and the detection of missing entries.
 
 use std::fmt;
+use std::hash::BuildHasher;
 
 use super::TailError;
 use super::link::{append_command, append_head, append_word};
@@ -55,6 +56,12 @@ impl fmt::Display for GapCause {
             Self::NewerVersion => formatter.write_str("written by a newer version of homewire"),
         }
     }
+}
+
+/// 64 random bits. The keys of the hasher are the random numbers of the process.
+pub fn random_epoch() -> String {
+    let bits = std::hash::RandomState::new().hash_one(());
+    format!("{bits:016x}")
 }
 
 /// The result of a check of a shard, besides its entries.
