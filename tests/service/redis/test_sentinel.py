@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
+from homewire.errors import Unavailable
 from homewire.redis.connect import connect
 from kit.client import CLOSE, Socket, listen
 from kit.node import CLUSTER, NodeProcess, eventually, running_node
@@ -92,6 +93,15 @@ async def test_failover_in_a_stream_of_events_loses_none_in_silence(
                     assert set(acknowledged) <= set(received)
                 else:
                     assert code == RESYNC
+
+            async def is_found() -> bool:
+                try:
+                    return await tenant.store.projects.get(tenant.project) is not None
+                except Unavailable:
+                    return False
+
+            # The test's own client finds it later than the node, perhaps.
+            await eventually(is_found, TIMEOUT_S)
             other = await tenant.user()
             await tenant.store.homes.add_member(tenant.project, home, other.id)
             async with await listen(node.url, f"{EVENTS}?homeId={home}", other.key) as again:
