@@ -39,7 +39,7 @@ MADE_BY: Final = {
     AccountSystem.BYOU: {"externals", "claims"},
 }
 KEPT_OF_A_DEPLOYMENT: Final = (
-    r"hw:ids", r"hw:\{deployment\}", r"hw:\{projects\}:(live|unfinished)", r"hw:\{nodes\}:(leases|projects:\w+)",
+    r"hw:(ids|\{deployment\})", r"hw:\{projects\}:(live|unfinished)", r"hw:\{nodes\}:(leases|projects:\w+)",
     r"hw:\{modules\}:(version|projects|waiting)", r"hw:\{relay\}:pending", r"hw:\{e\d+\}:(events|epoch)",
 )  # fmt: skip
 """What a deployment has without a TTL, whatever projects it has."""
