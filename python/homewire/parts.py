@@ -112,7 +112,7 @@ async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.
 
 async def _identity(settings: Settings, redis: Redis, url: str) -> Identity:
     """The deployment of Redis, which judges each connection from now on. Raises ConfigurationError."""
-    identity = Identity(settings.data_dir, settings.shards)
+    identity = Identity.of(settings)
     try:
         with translate_redis_errors():
             if settings.redis_url is not None:

@@ -35,6 +35,7 @@ async def echo_server() -> AsyncIterator[str]:
             settings = Settings(
                 port=0,
                 redis_url=redis.url,
+                data_dir=Path(directory) / "data",
                 client_message_bytes=LARGEST_MESSAGE,
                 send_queue_bytes=QUEUED_ECHOES,
                 # Group 9 sends as much as it can, in pieces as small as it can.

@@ -193,7 +193,7 @@ async def _deployment(client: RedisClient, settings: Settings) -> Finding:
     from homewire.redis.deployment import Identity, read
 
     found = await read(client)
-    if problem := Identity(settings.data_dir, settings.shards).contradiction(found):
+    if problem := Identity.of(settings).contradiction(found):
         return Finding("deployment", Level.FATAL, problem, "see docs/operations/redis.md")
     if found is None:
         return Finding("deployment", Level.OK, "none yet: this Redis is empty")
@@ -217,7 +217,7 @@ async def _adopt(settings: Settings) -> dict[str, Any]:
 
     try:
         async with reachable_redis(settings) as url, contextlib.aclosing(connect(url)) as client:
-            return dict(await Identity(settings.data_dir, settings.shards).adopt(client))
+            return dict(await Identity.of(settings).adopt(client))
     except (RedisError, OSError) as error:
         where = redacted(settings.redis_url or "")
         raise ConfigurationError(f"Redis at {where} does not answer ({type(error).__name__})") from error

@@ -131,7 +131,8 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
         relay = Relay(client, settings.shards)
         try:
             with translate_redis_errors():
-                await Identity(settings.data_dir, settings.shards).establish(client)
+                # A command has the Redis that it was given; only a node belongs to a deployment.
+                await Identity(settings.shards).establish(client)
                 yield Scope(settings, Store.of(client, relay, settings), client)
         except NotConfirmed as error:
             raise ConfigurationError(

@@ -14,11 +14,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
 
 from homewire.errors import ConfigurationError
+from homewire.settings import Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 KEY: Final = "hw:{deployment}"
 """Hash: `id`, `schema`, `shards`, and `replaces`: the ids of deployments whose nodes may use this Redis."""
 FILE: Final = "deployment.id"
+EXTERNAL_FILE: Final = "deployment.external.id"
+"""With an external Redis: the embedded server of the same data directory is another deployment."""
 SCHEMA: Final = 1
 """Version of the keys and records in Redis."""
 WATCH_S: Final = 1.0
@@ -68,14 +71,22 @@ async def read(redis: Redis) -> Deployment | None:
 class Identity:
     """The deployment that this node belongs to. Used from the event loop alone."""
 
-    def __init__(self, data_dir: Path, shards: int) -> None:
-        self._file = data_dir / FILE
+    def __init__(self, shards: int, file: Path | None = None) -> None:
+        """The id is in `file`. Without it any deployment is accepted, but not another number of shards."""
+        self._file = file
         self._shards = shards
         self._known = ""
-        with suppress(OSError):
-            self._known = self._file.read_text().strip()
+        if file is not None:
+            with suppress(OSError):
+                self._known = file.read_text().strip()
         self.problem: str | None = None
         """Why Redis must not be used now; None if it may be."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """That of a node with these settings."""
+        file = FILE if settings.redis_url is None else EXTERNAL_FILE
+        return cls(settings.shards, settings.data_dir / file)
 
     def contradiction(self, found: Deployment | None) -> str | None:
         """Why a node with these settings and this memory must not use a Redis of this identity."""
@@ -158,8 +169,9 @@ class Identity:
     def _remember(self, found: Deployment) -> None:
         self._known = found.id
         # A node with an external Redis needs no data directory, and makes none for this.
-        with suppress(OSError):
-            self._file.write_text(found.id + "\n")
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.write_text(found.id + "\n")
 
 
 _ADOPT: Final = "If it is right, run `homewire adopt-redis`"

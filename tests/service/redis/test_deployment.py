@@ -69,12 +69,12 @@ async def test_node_refuses_an_empty_redis_until_an_operator_agrees(
     server: BusServer, data_dir: Path
 ) -> None:
     with node_on(server, data_dir):
-        known = (data_dir / "deployment.id").read_text().strip()
+        known = (data_dir / "deployment.external.id").read_text().strip()
     empty(server)
     assert f"this node belongs to deployment {known}" in refusal(server, data_dir)
     assert (await adopt(server, data_dir))["replaced"] == known
     with node_on(server, data_dir):
-        assert (data_dir / "deployment.id").read_text().strip() != known
+        assert (data_dir / "deployment.external.id").read_text().strip() != known
 
 
 async def test_node_without_memory_starts_a_deployment(server: BusServer, tmp_path: Path) -> None:

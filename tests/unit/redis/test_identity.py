@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from homewire.redis.deployment import FILE, SCHEMA, Deployment, Identity
+from homewire.settings import Settings
 
 
 def identity(directory: Path, known: str = "") -> Identity:
     if known:
         (directory / FILE).write_text(known + "\n")
-    return Identity(directory, 64)
+    return Identity(64, directory / FILE)
 
 
 def reply(
@@ -62,3 +63,16 @@ def test_reply_that_is_an_error_tells_nothing(tmp_path: Path) -> None:
 
 def test_identity_of_a_redis_is_read() -> None:
     assert Deployment.of(reply("a", replaces="x y")) == Deployment("a", SCHEMA, 64, frozenset({"x", "y"}))
+
+
+def test_command_accepts_any_deployment_with_its_number_of_shards() -> None:
+    assert Identity(64).admit(reply("a")) is None
+    assert "HOMEWIRE_SHARDS=32" in (Identity(64).admit(reply("a", shards=32)) or "")
+
+
+def test_embedded_and_external_redis_are_two_deployments(tmp_path: Path) -> None:
+    embedded, external = Settings(data_dir=tmp_path), Settings(data_dir=tmp_path, redis_url="redis://h")
+    assert Identity.of(embedded).admit(reply("a")) is None
+    assert Identity.of(external).admit(reply("b")) is None
+    assert "belongs to deployment a" in (Identity.of(embedded).admit(reply(None)) or "")
+    assert "belongs to deployment b" in (Identity.of(external).admit(reply(None)) or "")
