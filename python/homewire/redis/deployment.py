@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import structlog
+from redis.exceptions import RedisError
 
 from homewire.errors import ConfigurationError
 from homewire.settings import Settings
@@ -107,7 +108,7 @@ class Identity:
             return f"this Redis has deployment {found.id}, and this node belongs to {self._known}. {_ADOPT}"
         return None
 
-    async def establish(self, redis: Redis) -> None:
+    async def establish(self, redis: Redis) -> Deployment:
         """Read the identity of Redis; write a new one where neither Redis nor this node has one.
 
         Raises ConfigurationError where they contradict each other, RedisError and OSError.
@@ -121,6 +122,7 @@ class Identity:
             raise ConfigurationError(problem)
         assert found is not None
         self._remember(found)
+        return found
 
     async def adopt(self, redis: Redis) -> Mapping[str, Any]:
         """Let nodes of the deployment that this node knows use this Redis. Returns both ids.
@@ -128,9 +130,7 @@ class Identity:
         Raises ConfigurationError, RedisError and OSError.
         """
         known, self._known = self._known, ""
-        await self.establish(redis)
-        found = await read(redis)
-        assert found is not None
+        found = await self.establish(redis)
         if known and known != found.id:
             replaces = " ".join(sorted(found.replaces | {known}))
             await redis.hset(KEY, "replaces", replaces)
@@ -161,7 +161,8 @@ class Identity:
             await asyncio.sleep(WATCH_S)
             try:
                 problem = self.admit(await redis.execute_command(*QUESTION))  # type: ignore[no-untyped-call]
-            except Exception:  # noqa: S112 (an outage, or the wrong deployment again: both are known)
+            except (RedisError, OSError):
+                # An outage, or the wrong deployment again, which `admit` has judged at the new connection.
                 continue
             if problem:
                 await disconnect()
