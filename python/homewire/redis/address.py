@@ -7,15 +7,18 @@
 | `unix://user:password@/path` | one server on a unix socket |
 | `redis+sentinel://user:password@host:26379,host:26379/name` | the master that these Sentinels name |
 | `rediss+sentinel://…` | the same, with TLS to the Sentinels and to Redis |
+| `redis+cluster://user:password@host:6379,host:6379` | the Redis Cluster to which these nodes belong |
+| `rediss+cluster://…` | the same, with TLS to all nodes |
 
-User and password are those of Redis. Parameters: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile` and
-`ssl_cert_reqs`; `sentinel_username` and `sentinel_password` if the Sentinels ask for credentials.
+User and password are those of Redis, the same for all nodes of a cluster. Parameters: `ssl_ca_certs`,
+`ssl_certfile`, `ssl_keyfile` and `ssl_cert_reqs`; `sentinel_username` and `sentinel_password` if the
+Sentinels ask for credentials.
 """
 
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
@@ -78,7 +81,8 @@ class Sentinels:
 
 @dataclass(frozen=True, slots=True)
 class RedisAddress:
-    """A TCP address (`host`, `port`), a unix socket (`path`), or the master that `sentinels` name."""
+    """A TCP address (`host`, `port`), a unix socket (`path`), the master that `sentinels` name, or the Redis
+    Cluster of the nodes in `cluster` (host and port of each)."""
 
     host: str = ""
     port: int = DEFAULT_PORT
@@ -86,6 +90,11 @@ class RedisAddress:
     credentials: Credentials = Credentials()
     tls: Tls | None = None
     sentinels: Sentinels | None = None
+    cluster: tuple[tuple[str, int], ...] = ()
+
+    def at(self, host: str, port: int) -> RedisAddress:
+        """One server, reached with the same credentials and TLS."""
+        return replace(self, host=host, port=port, sentinels=None, cluster=())
 
 
 def parse_address(url: str) -> RedisAddress:
@@ -115,6 +124,9 @@ def parse_address(url: str) -> RedisAddress:
         return RedisAddress(credentials=credentials, tls=tls, sentinels=_sentinels(parts, hosts, query))
     if parts.path not in ("", "/", "/0"):
         raise ConfigurationError("homewire uses database 0 only: leave the path out of the Redis URL")
+    if parts.scheme.endswith("+cluster"):
+        nodes = tuple(_host_and_port(each, DEFAULT_PORT) for each in hosts.split(","))
+        return RedisAddress(credentials=credentials, tls=tls, cluster=nodes)
     host, port = _host_and_port(hosts, DEFAULT_PORT)
     return RedisAddress(host, port, "", credentials, tls)
 

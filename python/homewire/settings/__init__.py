@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 ENVIRONMENT_PREFIX = environment.PREFIX
 SECRET_KEY_LENGTH = 32
-REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel")
+REDIS_SCHEMES = (
+    *("redis", "rediss", "unix"),
+    *("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"),
+)
 
 
 # The fields of a dataclass come in the reverse order of its bases: those of the server first.

@@ -12,6 +12,7 @@ pub struct RedisAddress {
     credentials: Credentials,
     tls: Option<Tls>,
     sentinels: Option<Sentinels>,
+    cluster: Vec<(String, u16)>,
 }
 
 #[derive(FromPyObject)]
@@ -37,6 +38,12 @@ struct Sentinels {
 
 impl From<RedisAddress> for link::Address {
     fn from(address: RedisAddress) -> Self {
+        // Of a cluster one node, until the reader follows its slots.
+        let (host, port) = address
+            .cluster
+            .into_iter()
+            .next()
+            .unwrap_or((address.host, address.port));
         let server = match address.sentinels {
             Some(sentinels) => link::Server::Sentinels(link::Sentinels {
                 nodes: sentinels.nodes,
@@ -44,10 +51,7 @@ impl From<RedisAddress> for link::Address {
                 credentials: sentinels.credentials.into(),
             }),
             None if !address.path.is_empty() => link::Server::Unix { path: address.path },
-            None => link::Server::Tcp {
-                host: address.host,
-                port: address.port,
-            },
+            None => link::Server::Tcp { host, port },
         };
         Self {
             server,

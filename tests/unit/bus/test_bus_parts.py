@@ -96,6 +96,20 @@ def test_url_of_sentinels_names_them_and_the_master() -> None:
             parse_address(wrong)
 
 
+def test_url_of_cluster_names_nodes_that_share_credentials_and_tls() -> None:
+    address = parse_address("redis+cluster://bob:p%2Fss@one:7000,[::1],three")
+    assert address.cluster == (("one", 7000), ("::1", 6379), ("three", 6379))
+    assert address.credentials.command == ("AUTH", "bob", "p/ss")
+    assert address.tls is None
+    node = parse_address("rediss+cluster://:secret@one").at("four", 7001)
+    assert (node.host, node.port, node.cluster) == ("four", 7001, ())
+    assert node.credentials.command == ("AUTH", "secret")
+    assert node.tls is not None
+    for wrong in ("redis+cluster://one:x", "redis+cluster://one/3"):
+        with pytest.raises(ConfigurationError):
+            parse_address(wrong)
+
+
 @pytest.mark.parametrize(
     "url",
     [
