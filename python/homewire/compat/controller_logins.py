@@ -64,11 +64,11 @@ class SessionInfoResponse(models.Answer):
     ui_time_zone: str
 
 
-async def log_in(api: RestContext, call: Call[NoQuery, LoginRequest]) -> WithCookie:
+async def log_in(context: RestContext, call: Call[NoQuery, LoginRequest]) -> WithCookie:
     """Open a session for a user by e-mail address and password."""
-    project = await resolve_project(api, call.request)
+    project = await resolve_project(context, call.request)
     user, session, key = await log_in_by_password(
-        api,
+        context,
         call.request,
         project,
         call.body.login,
@@ -79,7 +79,7 @@ async def log_in(api: RestContext, call: Call[NoQuery, LoginRequest]) -> WithCoo
     return WithCookie(info(user, session), key)
 
 
-async def log_in_with_token(api: RestContext, call: Call[NoQuery, LoginWithTokenRequest]) -> WithCookie:
+async def log_in_with_token(context: RestContext, call: Call[NoQuery, LoginWithTokenRequest]) -> WithCookie:
     """Open a session for the user of a login token, which is spent, or of a key, which stays.
 
     The session of a key lives no longer than that key's own. Raises Conflict (TOO_MANY_SESSIONS).
@@ -89,15 +89,15 @@ async def log_in_with_token(api: RestContext, call: Call[NoQuery, LoginWithToken
     named = token or key
     if named is None:
         raise _wrong_token()
-    project = await _project_with(api, call.request, named.project_id, _wrong_token())
-    async with limited_attempt(api, project.id, token_attempts(api, call.request)) as attempt:
-        parent = None if token else await _session_of(api, call.body.token)
-        user_id = await _redeemed(api, token) if token else parent and parent.user_id
+    project = await _project_with(context, call.request, named.project_id, _wrong_token())
+    async with limited_attempt(context, project.id, token_attempts(context, call.request)) as attempt:
+        parent = None if token else await _session_of(context, call.body.token)
+        user_id = await _redeemed(context, token) if token else parent and parent.user_id
         if not user_id:
             raise attempt.failed(_wrong_token())
     try:
         session, made = await open_session(
-            api,
+            context,
             call.request,
             project.id,
             user_id,
@@ -108,34 +108,34 @@ async def log_in_with_token(api: RestContext, call: Call[NoQuery, LoginWithToken
     except UnknownRecord as error:
         # The key's session ended, or the user was deleted, after the check.
         raise _wrong_token() from error
-    user = await api.store.users.get(project.id, user_id)
+    user = await context.store.users.get(project.id, user_id)
     if user is None:
         raise _wrong_token()
     return WithCookie(info(user, session), made)
 
 
-async def log_in_node(api: RestContext, call: Call[NoQuery, NodeLoginRequest]) -> WithCookie:
+async def log_in_node(context: RestContext, call: Call[NoQuery, NodeLoginRequest]) -> WithCookie:
     """Open a session for a device by its id and key: a node session."""
     login, password = _device_id(call.body.login), call.body.password
     key = tokens.parse(password)
     if key is None or login is None:
         raise _wrong_key()
-    project = await _project_with(api, call.request, key.project_id, _wrong_key())
-    async with login_attempt(api, call.request, project.id, f"device {login}") as attempt:
-        caller = await api.store.principals.lookup(password)
+    project = await _project_with(context, call.request, key.project_id, _wrong_key())
+    async with login_attempt(context, call.request, project.id, f"device {login}") as attempt:
+        caller = await context.store.principals.lookup(password)
         if (
             caller is None
             or caller.kind is not PrincipalKind.DEVICE
             or caller.id != login
             or caller.session_id
         ):
-            await api.store.node_logins.note_failed(project.id, login)
+            await context.store.node_logins.note_failed(project.id, login)
             raise attempt.failed(_wrong_key())
     try:
-        _, made = await api.store.sessions.open_node(
+        _, made = await context.store.sessions.open_node(
             project.id,
             login,
-            client_info(api, call.request),
+            client_info(context, call.request),
             app_id=APP,
             key_hash=key.hash,
             authentication_type=COOKIE,
@@ -143,7 +143,7 @@ async def log_in_node(api: RestContext, call: Call[NoQuery, NodeLoginRequest]) -
     except (Conflict, UnknownRecord) as error:
         # The key was rotated, or the device deleted, after the check.
         raise _wrong_key() from error
-    return WithCookie(node_info(await logins_of(api, project.id, login)), made)
+    return WithCookie(node_info(await logins_of(context, project.id, login)), made)
 
 
 def info(user: User, opened: Session | None = None) -> SessionInfoResponse:
@@ -162,27 +162,27 @@ def node_info(logins: Logins) -> SessionInfoResponse:
     )
 
 
-async def logins_of(api: RestContext, project_id: int, device_id: int) -> Logins:
+async def logins_of(context: RestContext, project_id: int, device_id: int) -> Logins:
     """The logins of a device. Raises Unauthenticated if it was deleted."""
-    logins = await api.store.node_logins.of(project_id, device_id)
+    logins = await context.store.node_logins.of(project_id, device_id)
     if logins is None:
         raise Unauthenticated
     return logins
 
 
 async def _project_with(
-    api: RestContext, request: web.Request, project_id: int, refusal: LoginRefused
+    context: RestContext, request: web.Request, project_id: int, refusal: LoginRefused
 ) -> Project:
     """The project of a token that names one: that of the host, or where nothing else tells it the token's.
 
     Raises `refusal` for the token of another project, and InvalidInput (UNKNOWN_PROJECT).
     """
     try:
-        project = await resolve_project(api, request)
+        project = await resolve_project(context, request)
     except InvalidInput as error:
         if error.reason != AMBIGUOUS:
             raise
-        named = await api.store.projects.get(project_id)
+        named = await context.store.projects.get(project_id)
         if named is None or named.disabled:
             raise refusal from error
         return named
@@ -191,18 +191,18 @@ async def _project_with(
     return project
 
 
-async def _redeemed(api: RestContext, token: LoginToken) -> int | None:
+async def _redeemed(context: RestContext, token: LoginToken) -> int | None:
     """Spend a token. Returns its user; None if it is invalid."""
-    if await api.store.login_tokens.redeem(token):
+    if await context.store.login_tokens.redeem(token):
         return token.user_id
-    await api.store.users.note_failed_login(token.project_id, token.user_id)
+    await context.store.users.note_failed_login(token.project_id, token.user_id)
     return None
 
 
-async def _session_of(api: RestContext, key: str) -> Session | None:
+async def _session_of(context: RestContext, key: str) -> Session | None:
     """The live session of a user's key; None for any other key, or in a disabled project."""
-    claimed = await api.store.sessions.of_token(key)
-    if claimed is None or not claimed.user_id or await api.store.principals.lookup(key) is None:
+    claimed = await context.store.sessions.of_token(key)
+    if claimed is None or not claimed.user_id or await context.store.principals.lookup(key) is None:
         return None
     return claimed
 
@@ -226,30 +226,30 @@ AMBIGUOUS: Final = "AMBIGUOUS_PROJECT"
 UNKNOWN: Final = "UNKNOWN_PROJECT"
 
 
-async def resolve_project(api: RestContext, request: web.Request) -> Project:
+async def resolve_project(context: RestContext, request: web.Request) -> Project:
     """The project of the request's Host in the setting `project_hosts`, else `default_project`, else the
     only one that there is.
 
     Raises InvalidInput: AMBIGUOUS_PROJECT if nothing decides, UNKNOWN_PROJECT if what decides names a
     project that does not exist or is disabled.
     """
-    project_id = _of_host(api, request.headers.get(hdrs.HOST, "")) or api.settings.default_project
+    project_id = _of_host(context, request.headers.get(hdrs.HOST, "")) or context.settings.default_project
     if project_id is None:
-        project_id = await api.store.projects.only()
+        project_id = await context.store.projects.only()
         if project_id is None:
             raise InvalidInput(
                 "Host",
                 "does not tell the project: that needs the setting project_hosts or default_project",
                 reason=AMBIGUOUS,
             )
-    project = await api.store.projects.get(project_id)
+    project = await context.store.projects.get(project_id)
     if project is None or project.disabled:
         raise InvalidInput("Host", "stands for a project that does not exist", reason=UNKNOWN)
     return project
 
 
-def _of_host(api: RestContext, host: str) -> int | None:
+def _of_host(context: RestContext, host: str) -> int | None:
     """The project of the host with its port, else without."""
     named = host.strip().lower()
-    table = projects_by_host(api.settings.project_hosts)
+    table = projects_by_host(context.settings.project_hosts)
     return table.get(named) or table.get(without_port(named))

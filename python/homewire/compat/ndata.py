@@ -36,33 +36,33 @@ class SessionsQuery(Part, kw_only=True):
     version: str | None = msgspec.field(default=None, name="_v")
 
 
-async def get_sessions(api: RestContext, call: Call[SessionsQuery, None]) -> Chunks:
+async def get_sessions(context: RestContext, call: Call[SessionsQuery, None]) -> Chunks:
     """The live sessions that the caller may see and the query selects."""
     query = parse(call.request.query.items())
-    pages = _visible(api, call.principal)
-    slot = partial(api.sort_slots.taken, call.project_id)
-    selection = Selection(pages, Names(api, call.project_id), query, slot)
-    return Chunks(selection.result(), whole_s=api.settings.sorted_list_s if selection.in_file else None)
+    pages = _visible(context, call.principal)
+    slot = partial(context.sort_slots.taken, call.project_id)
+    selection = Selection(pages, Names(context, call.project_id), query, slot)
+    return Chunks(selection.result(), whole_s=context.settings.sorted_list_s if selection.in_file else None)
 
 
-async def get_session(api: RestContext, call: Call[NoQuery, None]) -> NDataSession:
+async def get_session(context: RestContext, call: Call[NoQuery, None]) -> NDataSession:
     """A live session that the caller may see."""
-    return await _shown(api, await _session_in_path(api, call))
+    return await _shown(context, await _session_in_path(context, call))
 
 
-async def delete_session(api: RestContext, call: Call[NoQuery, None]) -> NDataSession:
+async def delete_session(context: RestContext, call: Call[NoQuery, None]) -> NDataSession:
     """End a session: its key is invalid, and its connections are closed."""
-    session = await _session_in_path(api, call)
-    await api.store.sessions.end(session.project_id, session.id)
-    ended = await api.store.sessions.get(session.project_id, session.id)
+    session = await _session_in_path(context, call)
+    await context.store.sessions.end(session.project_id, session.id)
+    ended = await context.store.sessions.get(session.project_id, session.id)
     if ended is None:
         raise NotFound
-    return await _shown(api, ended)
+    return await _shown(context, ended)
 
 
-async def _visible(api: RestContext, caller: Principal) -> AsyncIterator[list[Session]]:
+async def _visible(context: RestContext, caller: Principal) -> AsyncIterator[list[Session]]:
     """Pages of the sessions that the caller may see, from the oldest on."""
-    sessions = api.store.sessions
+    sessions = context.store.sessions
     if caller.kind is PrincipalKind.PROJECT_KEY:
         async for page in sessions.pages(caller.project_id):
             yield page
@@ -75,12 +75,12 @@ async def _visible(api: RestContext, caller: Principal) -> AsyncIterator[list[Se
     yield sorted(own, key=lambda session: (session.started_ms, session.id))
 
 
-async def _session_in_path(api: RestContext, call: Call[NoQuery, None]) -> Session:
+async def _session_in_path(context: RestContext, call: Call[NoQuery, None]) -> Session:
     caller = call.principal
     if caller.kind is not PrincipalKind.PROJECT_KEY:
         _require_session(caller)
-    session = await api.store.sessions.get(caller.project_id, call.text("sessionId"))
-    if session is None or not api.store.sessions.is_live(session) or not _may_see(caller, session):
+    session = await context.store.sessions.get(caller.project_id, call.text("sessionId"))
+    if session is None or not context.store.sessions.is_live(session) or not _may_see(caller, session):
         raise NotFound
     return session
 
@@ -101,9 +101,9 @@ def _may_see(caller: Principal, session: Session) -> bool:
             return session.device_id == caller.id
 
 
-async def _shown(api: RestContext, session: Session) -> NDataSession:
+async def _shown(context: RestContext, session: Session) -> NDataSession:
     await load_patterns()
-    (found,) = await Names(api, session.project_id)([unnamed(session)])
+    (found,) = await Names(context, session.project_id)([unnamed(session)])
     return session_of(found.row)
 
 

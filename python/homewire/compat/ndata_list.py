@@ -218,8 +218,8 @@ Naming = Callable[[Sequence[FoundSession]], Awaitable[list[FoundSession]]]
 class Names:
     """Reads the names of users and devices, which are not in the records of sessions."""
 
-    def __init__(self, api: RestContext, project_id: int) -> None:
-        self._api = api
+    def __init__(self, context: RestContext, project_id: int) -> None:
+        self._api = context
         self._project_id = project_id
 
     async def __call__(self, found: Sequence[FoundSession]) -> list[FoundSession]:

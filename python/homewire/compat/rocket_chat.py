@@ -259,14 +259,14 @@ class EndedAnswer(Answer):
     success: Literal[True]
 
 
-async def log_in(api: RestContext, call: Call[NoQuery, Login]) -> LoginAnswer:
+async def log_in(context: RestContext, call: Call[NoQuery, Login]) -> LoginAnswer:
     """Open a session."""
     name = call.body.user or call.body.username or call.body.email
     if not name:
         raise InvalidInput("user", "is required")
-    project = await resolve_project(api, call.request)
+    project = await resolve_project(context, call.request)
     user, session, key = await log_in_by_password(
-        api, call.request, project, name, call.body.password, app_id=APP_ID
+        context, call.request, project, name, call.body.password, app_id=APP_ID
     )
     opened = Opened(user_id=str(user.id), auth_token=key, me=_me(user, session))
     return LoginAnswer(status="success", data=opened)
@@ -284,28 +284,28 @@ def _me(user: User, session: Session) -> Me:
     )
 
 
-async def log_out(api: RestContext, call: Call[NoQuery, None]) -> LogoutAnswer:
+async def log_out(context: RestContext, call: Call[NoQuery, None]) -> LogoutAnswer:
     """End the session of the key."""
     try:
-        await api.store.sessions.end(call.project_id, call.principal.session_id)
+        await context.store.sessions.end(call.project_id, call.principal.session_id)
     except UnknownRecord as error:
         # Another request ended it after the key was checked.
         raise Unauthenticated from error
     return LogoutAnswer(status="success", data=Message(message="You've been logged out!"))
 
 
-async def session_info(api: RestContext, call: Call[SessionQuery, None]) -> RocketChatSessionInfo:
+async def session_info(context: RestContext, call: Call[SessionQuery, None]) -> RocketChatSessionInfo:
     """One session of the caller's, live or not."""
     await load_patterns()
-    found = shown(await _own(api, call, call.query.session_id), api.store.now_ms())
+    found = shown(await _own(context, call, call.query.session_id), context.store.now_ms())
     return RocketChatSessionInfo(**msgspec.structs.asdict(found), success=True)
 
 
-async def list_sessions(api: RestContext, call: Call[ListQuery, None]) -> SessionList:
+async def list_sessions(context: RestContext, call: Call[ListQuery, None]) -> SessionList:
     """The caller's live sessions."""
-    query, now = call.query, api.store.now_ms()
+    query, now = call.query, context.store.now_ms()
     order = decode_sort(query.sort)
-    live = await api.store.sessions.of_user(call.project_id, call.principal.id)
+    live = await context.store.sessions.of_user(call.project_id, call.principal.id)
     await load_patterns()
     found = selected([shown(session, now) for session in live], query.filter, order)
     end = query.offset + query.count if query.count else None
@@ -313,15 +313,15 @@ async def list_sessions(api: RestContext, call: Call[ListQuery, None]) -> Sessio
     return SessionList(sessions=part, count=len(part), offset=query.offset, total=len(found), success=True)
 
 
-async def log_out_one(api: RestContext, call: Call[NoQuery, SessionQuery]) -> EndedAnswer:
+async def log_out_one(context: RestContext, call: Call[NoQuery, SessionQuery]) -> EndedAnswer:
     """End one session of the caller's."""
-    session = await _own(api, call, call.body.session_id)
-    await api.store.sessions.end(session.project_id, session.id)
+    session = await _own(context, call, call.body.session_id)
+    await context.store.sessions.end(session.project_id, session.id)
     return EndedAnswer(session_id=session.id, success=True)
 
 
-async def _own(api: RestContext, call: Call[Any, Any], session_id: str) -> Session:
-    session = await api.store.sessions.get(call.project_id, session_id)
+async def _own(context: RestContext, call: Call[Any, Any], session_id: str) -> Session:
+    session = await context.store.sessions.get(call.project_id, session_id)
     if session is None or session.user_id != call.principal.id:
         raise NotFound
     return session

@@ -41,36 +41,36 @@ class AppUserDetails(models.Answer):
     ui_time_zone: str
 
 
-async def get_status(api: RestContext, _call: Call[NoQuery, None]) -> None:
+async def get_status(context: RestContext, _call: Call[NoQuery, None]) -> None:
     """Check that Redis answers. Raises Unavailable."""
-    await api.store.ping()
+    await context.store.ping()
 
 
-async def log_out(api: RestContext, call: Call[NoQuery, None]) -> WithCookie:
+async def log_out(context: RestContext, call: Call[NoQuery, None]) -> WithCookie:
     """End the session of the key."""
-    caller = await _logged_in(api, call)
+    caller = await _logged_in(context, call)
     try:
-        await api.store.sessions.end(caller.project_id, caller.session_id)
+        await context.store.sessions.end(caller.project_id, caller.session_id)
     except UnknownRecord as error:
         # Another request ended it after the key was checked.
         raise Unauthenticated from error
     return WithCookie(None, None)
 
 
-async def get_session_user(api: RestContext, call: Call[NoQuery, None]) -> SessionInfoResponse:
+async def get_session_user(context: RestContext, call: Call[NoQuery, None]) -> SessionInfoResponse:
     """The session of the key."""
-    caller = await _logged_in(api, call)
+    caller = await _logged_in(context, call)
     if caller.kind is PrincipalKind.DEVICE:
-        return node_info(await logins_of(api, caller.project_id, caller.id))
-    return info(await _user(api, caller))
+        return node_info(await logins_of(context, caller.project_id, caller.id))
+    return info(await _user(context, caller))
 
 
-async def get_user_details(api: RestContext, call: Call[NoQuery, None]) -> AppUserDetails:
+async def get_user_details(context: RestContext, call: Call[NoQuery, None]) -> AppUserDetails:
     """The user of the session. Raises NotFound for a node session, which has none."""
-    caller = await _logged_in(api, call)
+    caller = await _logged_in(context, call)
     if caller.kind is not PrincipalKind.USER:
         raise NotFound
-    user = await _user(api, caller)
+    user = await _user(context, caller)
     return AppUserDetails(
         guid=guid_of(user),
         last_successful_login=user.last_login_ms,
@@ -84,16 +84,16 @@ def guid_of(user: User) -> str:
     return str(uuid5(USERS, f"{user.project_id}/{user.id}"))
 
 
-async def _logged_in(api: RestContext, call: Call[NoQuery, None]) -> Principal:
+async def _logged_in(context: RestContext, call: Call[NoQuery, None]) -> Principal:
     """The caller, with the key of a session. Raises Unauthenticated for any other key."""
-    caller = await api.authenticate(call.request)
+    caller = await context.authenticate(call.request)
     if not caller.session_id:
         raise Unauthenticated
     return caller
 
 
-async def _user(api: RestContext, caller: Principal) -> User:
-    user = await api.store.users.get(caller.project_id, caller.id)
+async def _user(context: RestContext, caller: Principal) -> User:
+    user = await context.store.users.get(caller.project_id, caller.id)
     if user is None:
         raise Unauthenticated
     return user

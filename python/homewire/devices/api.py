@@ -61,21 +61,21 @@ class DevicePatch(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 async def to_response(
-    api: RestContext, device: DeviceRecord, *, caller: Principal | None, key: str | None = None
+    context: RestContext, device: DeviceRecord, *, caller: Principal | None, key: str | None = None
 ) -> models.Device:
     """The Device that this caller may see. `key` is set in the answer that creates the device."""
-    presence = (await api.store.presence.of(device.project_id, (device.id,))).get(device.id, NEVER_SEEN)
-    return _to_response(api, device, presence, caller, key)
+    presence = (await context.store.presence.of(device.project_id, (device.id,))).get(device.id, NEVER_SEEN)
+    return _to_response(context, device, presence, caller, key)
 
 
 def _to_response(
-    api: RestContext,
+    context: RestContext,
     device: DeviceRecord,
     presence: DevicePresence,
     caller: Principal | None,
     key: str | None = None,
 ) -> models.Device:
-    claimable_until = device.claimable_until_ms if device.claimable_until_ms > api.store.now_ms() else 0
+    claimable_until = device.claimable_until_ms if device.claimable_until_ms > context.store.now_ms() else 0
     return models.Device(
         id=device.id,
         project_id=device.project_id,
@@ -103,7 +103,7 @@ def _time(ms: int | None) -> str | None:
     return timestamp(ms) if ms else None
 
 
-async def list_devices(api: RestContext, call: Call[DeviceQuery, None]) -> Part[models.Device]:
+async def list_devices(context: RestContext, call: Call[DeviceQuery, None]) -> Part[models.Device]:
     """The devices of a home that the caller may see, or of the project."""
     query, caller = call.query, call.principal
     if caller.kind is PrincipalKind.PROJECT_KEY:
@@ -114,20 +114,20 @@ async def list_devices(api: RestContext, call: Call[DeviceQuery, None]) -> Part[
     elif query.home_id is None:
         raise InvalidInput("homeId", "is required")
     if query.home_id is not None:
-        await require_home_of_query(api, caller, query.home_id)
-    ids, total = await api.store.devices.slice(call.project_id, query.home_id, query.skip, query.limit)
+        await require_home_of_query(context, caller, query.home_id)
+    ids, total = await context.store.devices.slice(call.project_id, query.home_id, query.skip, query.limit)
 
     async def read(some: Sequence[int]) -> list[models.Device]:
-        devices = await api.store.devices.get_many(call.project_id, some)
-        presences = await api.store.presence.of(call.project_id, [each.id for each in devices])
-        return [_to_response(api, each, presences.get(each.id, NEVER_SEEN), caller) for each in devices]
+        devices = await context.store.devices.get_many(call.project_id, some)
+        presences = await context.store.presence.of(call.project_id, [each.id for each in devices])
+        return [_to_response(context, each, presences.get(each.id, NEVER_SEEN), caller) for each in devices]
 
     return await Part.by_ids(ids, query.skip, total, read)
 
 
-async def require_home_of_query(api: RestContext, caller: Principal, home_id: int) -> None:
+async def require_home_of_query(context: RestContext, caller: Principal, home_id: int) -> None:
     """Raises PermissionDenied (field homeId) unless the caller may see the home of a query or body."""
-    if not await api.authorisation.may(caller, Action.SEE_HOME, home_id):
+    if not await context.authorisation.may(caller, Action.SEE_HOME, home_id):
         raise home_not_visible()
 
 
@@ -136,49 +136,51 @@ def home_not_visible() -> PermissionDenied:
     return PermissionDenied(field="homeId", problem="unknown, or not visible to you")
 
 
-async def visible_device(api: RestContext, caller: Principal, device_id: int) -> DeviceRecord:
+async def visible_device(context: RestContext, caller: Principal, device_id: int) -> DeviceRecord:
     """The device. Raises NotFound unless the caller may see it."""
-    return await _visible(api, caller, await api.store.devices.get(caller.project_id, device_id))
+    return await _visible(context, caller, await context.store.devices.get(caller.project_id, device_id))
 
 
-async def _visible(api: RestContext, caller: Principal, device: DeviceRecord | None) -> DeviceRecord:
+async def _visible(context: RestContext, caller: Principal, device: DeviceRecord | None) -> DeviceRecord:
     if device is None:
         raise NotFound
-    await api.authorisation.require_located(caller, Action.SEE_DEVICE, device.id, device.home_id)
+    await context.authorisation.require_located(caller, Action.SEE_DEVICE, device.id, device.home_id)
     return device
 
 
-async def get_device(api: RestContext, call: Call[NoQuery, None]) -> models.Device:
+async def get_device(context: RestContext, call: Call[NoQuery, None]) -> models.Device:
     """A device of a home of the caller, of the project, or the calling device."""
     caller = call.principal
-    found, presence = await api.store.devices.with_presence(caller.project_id, call.ids["deviceId"])
-    device = await _visible(api, caller, found)
-    return _to_response(api, device, await api.store.presence.by_record(presence), caller)
+    found, presence = await context.store.devices.with_presence(caller.project_id, call.ids["deviceId"])
+    device = await _visible(context, caller, found)
+    return _to_response(context, device, await context.store.presence.by_record(presence), caller)
 
 
-async def update_device(api: RestContext, call: Call[NoQuery, DevicePatch]) -> None:
+async def update_device(context: RestContext, call: Call[NoQuery, DevicePatch]) -> None:
     """Set name and tag. A whole Device is accepted if its other members are unchanged."""
-    device, body = await visible_device(api, call.principal, call.ids["deviceId"]), call.body
-    current = _to_response(api, device, NEVER_SEEN, None)
+    device, body = await visible_device(context, call.principal, call.ids["deviceId"]), call.body
+    current = _to_response(context, device, NEVER_SEEN, None)
     # Users are not shown the claim code and the key, but may send them back if they know them.
     if body.claim_code and body.claim_code == device.claim_code:
         current.claim_code = body.claim_code
-    if body.api_key and await _is_key_of(api, body.api_key, device):
+    if body.api_key and await _is_key_of(context, body.api_key, device):
         current.api_key = body.api_key
-    await api.store.devices.update(device, **changes(body, current, MUTABLE))
+    await context.store.devices.update(device, **changes(body, current, MUTABLE))
 
 
-async def _is_key_of(api: RestContext, key: str, device: DeviceRecord) -> bool:
+async def _is_key_of(context: RestContext, key: str, device: DeviceRecord) -> bool:
     reference = tokens.parse(key)
     if reference is None or reference.project_id != device.project_id:
         return False
-    principal = await api.store.principals.lookup(key)
+    principal = await context.store.principals.lookup(key)
     return principal is not None and (principal.kind, principal.id) == (PrincipalKind.DEVICE, device.id)
 
 
-async def delete_device(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def delete_device(context: RestContext, call: Call[NoQuery, None]) -> None:
     """Take the device out of its home. A device that was provisioned on demand is deleted."""
-    await api.store.devices.leave_home(await visible_device(api, call.principal, call.ids["deviceId"]))
+    await context.store.devices.leave_home(
+        await visible_device(context, call.principal, call.ids["deviceId"])
+    )
 
 
 class NewDevice(WholeObject, frozen=True, kw_only=True, rename="camel"):
@@ -208,17 +210,17 @@ class Registration(msgspec.Struct, kw_only=True, rename="camel"):
     duration: Annotated[int, msgspec.Meta(ge=1, le=MAX_CLAIMABLE_S)] = DEFAULT_CLAIMABLE_S
 
 
-async def add_device(api: RestContext, call: Call[NoQuery, NewDevice]) -> models.Device:
+async def add_device(context: RestContext, call: Call[NoQuery, NewDevice]) -> models.Device:
     """A user claims a device by its code; or a device, or a user for it, sends a provisioning token."""
     body = call.body
     if call.caller is not None:
-        await _check_form(api, call.caller.project_id, body)
-    return await (_provision if body.token else _claim)(api, call)
+        await _check_form(context, call.caller.project_id, body)
+    return await (_provision if body.token else _claim)(context, call)
 
 
-async def _check_form(api: RestContext, project_id: int, body: NewDevice) -> None:
+async def _check_form(context: RestContext, project_id: int, body: NewDevice) -> None:
     """Raises PermissionDenied for a member of the other kind of project, InvalidInput for a missing one."""
-    if await _on_demand(api, project_id):
+    if await _on_demand(context, project_id):
         if body.claim_code:
             raise PermissionDenied(
                 field="claimCode", problem="devices of this project are provisioned on demand"
@@ -229,15 +231,15 @@ async def _check_form(api: RestContext, project_id: int, body: NewDevice) -> Non
         raise PermissionDenied(field="token", problem="devices of this project are pre-provisioned")
 
 
-async def _on_demand(api: RestContext, project_id: int) -> bool:
-    project = await api.store.projects.get(project_id)
+async def _on_demand(context: RestContext, project_id: int) -> bool:
+    project = await context.store.projects.get(project_id)
     return project is not None and project.on_demand_provisioning
 
 
-async def _claim(api: RestContext, call: Call[NoQuery, NewDevice]) -> models.Device:
+async def _claim(context: RestContext, call: Call[NoQuery, NewDevice]) -> models.Device:
     if call.caller is None:
         raise Unauthenticated
-    body, devices = call.body, api.store.devices
+    body, devices = call.body, context.store.devices
     if body.home_id is None:
         raise InvalidInput("homeId", "is required")
     if not body.claim_code:
@@ -247,11 +249,11 @@ async def _claim(api: RestContext, call: Call[NoQuery, NewDevice]) -> models.Dev
     device = await devices.get(call.project_id, device_id)
     if device is None:
         raise UnknownRecord("device", device_id)
-    return await to_response(api, device, caller=call.caller)
+    return await to_response(context, device, caller=call.caller)
 
 
-async def _provision(api: RestContext, call: Call[NoQuery, NewDevice]) -> models.Device:
-    body, caller, provisioning = call.body, call.caller, api.store.provisioning
+async def _provision(context: RestContext, call: Call[NoQuery, NewDevice]) -> models.Device:
+    body, caller, provisioning = call.body, call.caller, context.store.provisioning
     record = await provisioning.get(body.token, caller.project_id if caller else None)
     if record is None:
         raise PermissionDenied("INVALID_TOKEN", field="token")
@@ -261,7 +263,7 @@ async def _provision(api: RestContext, call: Call[NoQuery, NewDevice]) -> models
         raise InvalidInput("deviceClass", "is not the class that the token is for")
     redeeming = provisioning.redeem(body.token, record, caller.id if caller else None)
     device, key = await _in_visible_home(redeeming)
-    return await to_response(api, device, caller=caller, key=key)
+    return await to_response(context, device, caller=caller, key=key)
 
 
 async def _in_visible_home(change: Awaitable[T]) -> T:
@@ -274,30 +276,32 @@ async def _in_visible_home(change: Awaitable[T]) -> T:
 
 
 async def begin_provisioning(
-    api: RestContext, call: Call[NoQuery, ProvisioningRequest]
+    context: RestContext, call: Call[NoQuery, ProvisioningRequest]
 ) -> models.DeviceProvisioningToken:
     """Issue a token for a device of this class in this home."""
-    if not await _on_demand(api, call.project_id):
+    if not await _on_demand(context, call.project_id):
         raise PermissionDenied(problem="devices of this project are pre-provisioned")
-    token, issued = await api.store.provisioning.begin(
+    token, issued = await context.store.provisioning.begin(
         call.project_id,
         call.ids["homeId"],
         call.principal.id,
         call.body.device_class,
         call.body.device_tag,
-        round(api.settings.provisioning_ttl_s * 1000),
+        round(context.settings.provisioning_ttl_s * 1000),
     )
     return models.DeviceProvisioningToken(token=token, expiration_time=timestamp(issued.expires_ms))
 
 
-async def register_device(api: RestContext, call: Call[NoQuery, Registration]) -> models.RegistrationState:
+async def register_device(
+    context: RestContext, call: Call[NoQuery, Registration]
+) -> models.RegistrationState:
     """Make the device claimable for `duration` seconds, or no longer."""
     body, device_id = call.body, call.principal.id
     if body.device_id != device_id:
         raise PermissionDenied(field="deviceId", problem="needs the key of this device")
-    now = api.store.now_ms()
+    now = context.store.now_ms()
     until = now + body.duration * 1000 if body.claimable else 0
-    await api.store.devices.set_claimable(call.project_id, device_id, until)
+    await context.store.devices.set_claimable(call.project_id, device_id, until)
     return models.RegistrationState(claim_expiration_time=whole_seconds(until or now))
 
 

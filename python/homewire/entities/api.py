@@ -80,16 +80,16 @@ def to_response(entity: EntityRecord) -> models.Entity:
     )
 
 
-async def list_entities(api: RestContext, call: Call[EntityQuery, None]) -> Part[models.Entity]:
+async def list_entities(context: RestContext, call: Call[EntityQuery, None]) -> Part[models.Entity]:
     """List entities by id."""
     query = call.query
     given = call.request.query.getall("entityClasses", [])
     classes = {each for value in given for each in value.split(",") if each}
-    part = await api.store.entities.part(call.project_id, query.home_id, classes, query.skip, query.limit)
+    part = await context.store.entities.part(call.project_id, query.home_id, classes, query.skip, query.limit)
     return part.map(to_response)
 
 
-async def create_entity(api: RestContext, call: Call[NoQuery, NewEntity]) -> models.Entity:
+async def create_entity(context: RestContext, call: Call[NoQuery, NewEntity]) -> models.Entity:
     """Create an entity that is bound to a home."""
     body = call.body
     if body.project_id not in (None, call.project_id):
@@ -107,19 +107,19 @@ async def create_entity(api: RestContext, call: Call[NoQuery, NewEntity]) -> mod
         _attributes(body.attributes),
     )
     try:
-        return to_response(await api.store.entities.create(entity, api.settings.entities_per_home))
+        return to_response(await context.store.entities.create(entity, context.settings.entities_per_home))
     except UnknownRecord:
         raise InvalidInput("homeId", "is no home of the project") from None
 
 
-async def get_entity(api: RestContext, call: Call[NoQuery, None]) -> models.Entity:
+async def get_entity(context: RestContext, call: Call[NoQuery, None]) -> models.Entity:
     """Get an entity."""
-    return to_response(await _entity(api, call))
+    return to_response(await _entity(context, call))
 
 
-async def update_entity(api: RestContext, call: Call[NoQuery, EntityChanges]) -> None:
+async def update_entity(context: RestContext, call: Call[NoQuery, EntityChanges]) -> None:
     """Change fields of an entity. Its home and id cannot be changed."""
-    entity = await _entity(api, call)
+    entity = await _entity(context, call)
     wanted: dict[str, Any] = changes(call.body, to_response(entity), MUTABLE)
     if "display_settings" in wanted:
         display = wanted.pop("display_settings")
@@ -127,16 +127,16 @@ async def update_entity(api: RestContext, call: Call[NoQuery, EntityChanges]) ->
         wanted["description"] = display.description if display else None
     if "attributes" in wanted:
         wanted["attributes"] = _attributes(wanted["attributes"])
-    await api.store.entities.update(entity, wanted)
+    await context.store.entities.update(entity, wanted)
 
 
-async def delete_entity(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def delete_entity(context: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete an entity. Its id can be bound to another home then."""
-    await api.store.entities.delete(call.project_id, call.text("entityId"))
+    await context.store.entities.delete(call.project_id, call.text("entityId"))
 
 
-async def _entity(api: RestContext, call: Call[Any, Any]) -> EntityRecord:
-    entity = await api.store.entities.get(call.project_id, call.text("entityId"))
+async def _entity(context: RestContext, call: Call[Any, Any]) -> EntityRecord:
+    entity = await context.store.entities.get(call.project_id, call.text("entityId"))
     if entity is None:
         raise NotFound
     return entity

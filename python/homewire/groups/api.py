@@ -29,29 +29,31 @@ def to_response(group: GroupRecord) -> models.Group:
     )
 
 
-async def list_groups(api: RestContext, call: Call[Paging, None]) -> Part[models.Group]:
+async def list_groups(context: RestContext, call: Call[Paging, None]) -> Part[models.Group]:
     """List the groups by id."""
-    return (await api.store.groups.part(call.project_id, call.query.skip, call.query.limit)).map(to_response)
+    return (await context.store.groups.part(call.project_id, call.query.skip, call.query.limit)).map(
+        to_response
+    )
 
 
-async def create_group(api: RestContext, call: Call[NoQuery, NewGroup]) -> models.Group:
+async def create_group(context: RestContext, call: Call[NoQuery, NewGroup]) -> models.Group:
     """Create a group without members and permissions."""
-    return to_response(await api.store.groups.create(call.project_id, call.body.name))
+    return to_response(await context.store.groups.create(call.project_id, call.body.name))
 
 
-async def get_group(api: RestContext, call: Call[NoQuery, None]) -> models.Group:
+async def get_group(context: RestContext, call: Call[NoQuery, None]) -> models.Group:
     """Get a group."""
-    return to_response(await api.store.groups.get(call.project_id, call.ids["groupId"]))
+    return to_response(await context.store.groups.get(call.project_id, call.ids["groupId"]))
 
 
-async def delete_group(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def delete_group(context: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete a group. Its members have lost its permissions when this is answered."""
-    await api.store.groups.delete(call.project_id, call.ids["groupId"])
+    await context.store.groups.delete(call.project_id, call.ids["groupId"])
 
 
-async def list_members(api: RestContext, call: Call[Paging, None]) -> Part[models.GroupMember]:
+async def list_members(context: RestContext, call: Call[Paging, None]) -> Part[models.GroupMember]:
     """List the members by user id."""
-    members, total = await api.store.groups.members(
+    members, total = await context.store.groups.members(
         call.project_id, call.ids["groupId"], call.query.skip, call.query.limit
     )
     # A group has at most 300 members: one page.
@@ -60,14 +62,14 @@ async def list_members(api: RestContext, call: Call[Paging, None]) -> Part[model
     )
 
 
-async def add_member(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def add_member(context: RestContext, call: Call[NoQuery, None]) -> None:
     """Add a member. Without effect for a member."""
-    await api.store.groups.enter(call.project_id, call.ids["groupId"], call.ids["userId"])
+    await context.store.groups.enter(call.project_id, call.ids["groupId"], call.ids["userId"])
 
 
-async def remove_member(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def remove_member(context: RestContext, call: Call[NoQuery, None]) -> None:
     """Remove a member, who has lost the permissions of the group when this is answered."""
-    await api.store.groups.quit(call.project_id, call.ids["groupId"], call.ids["userId"])
+    await context.store.groups.quit(call.project_id, call.ids["groupId"], call.ids["userId"])
 
 
 _ALL: Final = "/projects/{projectId}/groups"

@@ -85,13 +85,13 @@ def acting_user(caller: Principal) -> int:
     return caller.id if caller.kind is PrincipalKind.USER else NO_USER
 
 
-async def get_homes(api: RestContext, call: Call[HomeQuery, None]) -> Part[models.Home]:
+async def get_homes(context: RestContext, call: Call[HomeQuery, None]) -> Part[models.Home]:
     """List the homes of a user by id; with a project key also those of the project."""
-    store, project_id, query = api.store.homes, call.project_id, call.query
+    store, project_id, query = context.store.homes, call.project_id, call.query
     if query.project_id not in (None, project_id):
         raise PermissionDenied(field="projectId", problem="is not the project of the key")
     if query.user_id is not None:
-        if not await api.authorisation.may(call.principal, Action.LIST_HOMES, query.user_id):
+        if not await context.authorisation.may(call.principal, Action.LIST_HOMES, query.user_id):
             raise PermissionDenied(field="userId", problem="is not a user whose homes this key may list")
         ids = await store.of_user(project_id, query.user_id)
         total = len(ids)
@@ -104,46 +104,46 @@ async def get_homes(api: RestContext, call: Call[HomeQuery, None]) -> Part[model
     return part.map(home_response)
 
 
-async def create_home(api: RestContext, call: Call[NoQuery, NewHome]) -> models.Home:
+async def create_home(context: RestContext, call: Call[NoQuery, NewHome]) -> models.Home:
     """Create a home. The calling user becomes its owner."""
     body = call.body
     return home_response(
-        await api.store.homes.create(call.project_id, body.name, call.principal.id, body.timezone or None)
+        await context.store.homes.create(call.project_id, body.name, call.principal.id, body.timezone or None)
     )
 
 
-async def get_home(api: RestContext, call: Call[NoQuery, None]) -> models.Home:
+async def get_home(context: RestContext, call: Call[NoQuery, None]) -> models.Home:
     """Get a home. A user who was invited to it accepts the invitation by that."""
     if call.principal.kind is PrincipalKind.USER:
         # A user with too many homes cannot accept, and gets the home all the same.
         with suppress(Conflict):
-            await api.store.homes.accept(call.project_id, call.ids["homeId"], call.principal.id)
-    return home_response(await _home(api, call.project_id, call.ids["homeId"]))
+            await context.store.homes.accept(call.project_id, call.ids["homeId"], call.principal.id)
+    return home_response(await _home(context, call.project_id, call.ids["homeId"]))
 
 
-async def update_home(api: RestContext, call: Call[NoQuery, HomeChanges]) -> None:
+async def update_home(context: RestContext, call: Call[NoQuery, HomeChanges]) -> None:
     """Set name and time zone, as an owner. A project key may also deactivate or activate the home."""
     home_id, is_user = call.ids["homeId"], call.principal.kind is PrincipalKind.USER
-    home = await _home(api, call.project_id, home_id)
+    home = await _home(context, call.project_id, home_id)
     mutable = {"name", "timezone"} if is_user else {"name", "timezone", "deactivated"}
     wanted = changes(call.body, home_response(home), mutable)
     deactivated = wanted.pop("deactivated", None)
     given = {field: value or "" for field, value in wanted.items()}
     if deactivated is None:
-        await api.store.homes.update(call.project_id, home_id, given, acting_user(call.principal))
+        await context.store.homes.update(call.project_id, home_id, given, acting_user(call.principal))
     else:
         # Also without a change: an earlier one that was not confirmed must reach all nodes before this is
         # answered.
-        await api.store.homes.set_deactivated(call.project_id, home_id, deactivated, given)
+        await context.store.homes.set_deactivated(call.project_id, home_id, deactivated, given)
 
 
-async def delete_home(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def delete_home(context: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete a home, as an owner. Its devices are in no home afterwards."""
-    await api.store.homes.delete(call.project_id, call.ids["homeId"], acting_user(call.principal))
+    await context.store.homes.delete(call.project_id, call.ids["homeId"], acting_user(call.principal))
 
 
-async def _home(api: RestContext, project_id: int, home_id: int) -> HomeRecord:
-    home = await api.store.homes.get(project_id, home_id)
+async def _home(context: RestContext, project_id: int, home_id: int) -> HomeRecord:
+    home = await context.store.homes.get(project_id, home_id)
     if home is None:
         raise NotFound
     return home
@@ -202,18 +202,18 @@ def member_response(found: MemberUser, caller: Principal) -> models.HomeMember:
     )
 
 
-async def get_members(api: RestContext, call: Call[Paging, None]) -> Part[models.HomeMember]:
+async def get_members(context: RestContext, call: Call[Paging, None]) -> Part[models.HomeMember]:
     """List the members by user id."""
-    part = await api.store.members.part(
+    part = await context.store.members.part(
         call.project_id, call.ids["homeId"], call.query.skip, call.query.limit
     )
     return part.map(partial(member_response, caller=call.principal))
 
 
-async def add_member(api: RestContext, call: Call[NoQuery, NewMember]) -> models.HomeMember:
+async def add_member(context: RestContext, call: Call[NoQuery, NewMember]) -> models.HomeMember:
     """Add a member, and queue an e-mail to the address, if there is one."""
     body, home_id = call.body, call.ids["homeId"]
-    project = await api.store.projects.get(call.project_id)
+    project = await context.store.projects.get(call.project_id)
     if project is None:
         raise NotFound
     # An empty field of a form counts as missing.
@@ -221,11 +221,11 @@ async def add_member(api: RestContext, call: Call[NoQuery, NewMember]) -> models
     invitee.check(project.accounts)
     async with AsyncExitStack() as stack:
         if call.principal.kind is PrincipalKind.USER:
-            counted = member_limits(api, call.principal.id)
-            await stack.enter_async_context(limited_action(api, call.project_id, counted))
-        message = await stack.enter_async_context(_invitation(api, call, home_id, invitee))
+            counted = member_limits(context, call.principal.id)
+            await stack.enter_async_context(limited_action(context, call.project_id, counted))
+        message = await stack.enter_async_context(_invitation(context, call, home_id, invitee))
         try:
-            added = await api.store.members.invite(
+            added = await context.store.members.invite(
                 project, home_id, invitee, Role(body.role), acting_user(call.principal), message
             )
         except Conflict as error:
@@ -235,55 +235,55 @@ async def add_member(api: RestContext, call: Call[NoQuery, NewMember]) -> models
     return member_response(added, call.principal)
 
 
-async def get_member(api: RestContext, call: Call[NoQuery, None]) -> models.HomeMember:
+async def get_member(context: RestContext, call: Call[NoQuery, None]) -> models.HomeMember:
     """Get a member."""
-    member = await api.store.members.get(call.project_id, call.ids["homeId"], call.ids["userId"])
+    member = await context.store.members.get(call.project_id, call.ids["homeId"], call.ids["userId"])
     return member_response(member, call.principal)
 
 
-async def update_member(api: RestContext, call: Call[NoQuery, MemberChanges]) -> None:
+async def update_member(context: RestContext, call: Call[NoQuery, MemberChanges]) -> None:
     """Set the role, as an owner; or accept the invitation, as the member."""
     home_id, user_id = call.ids["homeId"], call.ids["userId"]
-    member = await api.store.members.get(call.project_id, home_id, user_id)
+    member = await context.store.members.get(call.project_id, home_id, user_id)
     wanted = changes(call.body, member_response(member, call.principal), ("role", "accepted"))
     if wanted.pop("accepted", member[0].invited_as is None) != (member[0].invited_as is None):
         if acting_user(call.principal) != user_id:
             raise InvalidInput("accepted", "can only be set by the member")
-        await api.store.homes.accept(call.project_id, home_id, user_id)
+        await context.store.homes.accept(call.project_id, home_id, user_id)
         if wanted.get("role") in (None, member[0].role.value):
             return
     role = Role(wanted["role"]) if "role" in wanted else None
-    await api.store.homes.set_role(call.project_id, home_id, user_id, role, acting_user(call.principal))
+    await context.store.homes.set_role(call.project_id, home_id, user_id, role, acting_user(call.principal))
 
 
-async def remove_member(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def remove_member(context: RestContext, call: Call[NoQuery, None]) -> None:
     """Remove a member, as an owner or the member. A home without members is deleted."""
     home_id, user_id = call.ids["homeId"], call.ids["userId"]
-    await api.store.homes.remove_member(call.project_id, home_id, user_id, acting_user(call.principal))
+    await context.store.homes.remove_member(call.project_id, home_id, user_id, acting_user(call.principal))
 
 
 @asynccontextmanager
 async def _invitation(
-    api: RestContext, call: Call[NoQuery, NewMember], home_id: int, invitee: Invitee
+    context: RestContext, call: Call[NoQuery, NewMember], home_id: int, invitee: Invitee
 ) -> AsyncIterator[OutboxMessage | None]:
     """Within this context the message to the new member, counted by the limits; None without an address."""
     async with AsyncExitStack() as stack:
-        home = await api.store.homes.get(call.project_id, home_id)
+        home = await context.store.homes.get(call.project_id, home_id)
         prepared: OutboxMessage | None = None
         if invitee.email is not None and home is not None:
-            await api.messages.require_room(MessageKind.INVITATION)
-            known = await api.store.users.any_by_email(call.project_id, invitee.email)
+            await context.messages.require_room(MessageKind.INVITATION)
+            known = await context.store.users.any_by_email(call.project_id, invitee.email)
             # A known user gets the message at the address as they spelled it.
             email = known.email if known is not None and known.email else checks.email(invitee.email)
-            counted = invitation_limits(api, call.request, call.principal, email)
+            counted = invitation_limits(context, call.request, call.principal, email)
             try:
-                await stack.enter_async_context(limited_action(api, call.project_id, counted))
+                await stack.enter_async_context(limited_action(context, call.project_id, counted))
             except TooManyRequests:
                 # The member is added without a message: repeated additions must not fill a mailbox.
                 pass
             else:
                 message = Message(call.project_id, MessageKind.INVITATION, email, home_name=home.name)
-                prepared = api.messages.prepare(message)
+                prepared = context.messages.prepare(message)
         yield prepared
 
 

@@ -40,44 +40,44 @@ def to_response(pair: KeyValueRecord) -> models.KeyValuePair:
     )
 
 
-async def list_values(api: RestContext, call: Call[ValueQuery, None]) -> Part[models.KeyValuePair]:
+async def list_values(context: RestContext, call: Call[ValueQuery, None]) -> Part[models.KeyValuePair]:
     """List values in the order of their keys."""
     query = call.query
-    part = await api.store.key_values.part(_owner(call), query.key_prefix, query.skip, query.limit)
+    part = await context.store.key_values.part(_owner(call), query.key_prefix, query.skip, query.limit)
     return part.map(to_response)
 
 
-async def get_value(api: RestContext, call: Call[NoQuery, None]) -> models.KeyValuePair:
+async def get_value(context: RestContext, call: Call[NoQuery, None]) -> models.KeyValuePair:
     """Get a value."""
-    pair = await api.store.key_values.get(_owner(call), call.text("key"))
+    pair = await context.store.key_values.get(_owner(call), call.text("key"))
     if pair is None:
         raise NotFound
     return to_response(pair)
 
 
-async def put_value(api: RestContext, call: Call[NoQuery, NewValue]) -> None:
+async def put_value(context: RestContext, call: Call[NoQuery, NewValue]) -> None:
     """Set a value. Subscribers of the home receive an event."""
-    key, body, settings = call.text("key"), call.body, api.settings
+    key, body, settings = call.text("key"), call.body, context.settings
     if body.key is not None and body.key != key:
         raise InvalidInput("key", "must be the key of the path")
     value = bytes(body.value)
     if value == b"null":
         raise InvalidInput("value", "must not be null")
-    _take_rates(api, call, len(value))
+    _take_rates(context, call, len(value))
     limits = ValueLimits(settings.values_per_owner, settings.value_bytes_per_owner)
-    await api.store.key_values.put(_owner(call), key, value, limits, call.principal)
+    await context.store.key_values.put(_owner(call), key, value, limits, call.principal)
 
 
-async def delete_value(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def delete_value(context: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete a value. Subscribers of the home receive an event."""
-    _take_rates(api, call)
-    await api.store.key_values.delete(_owner(call), call.text("key"), call.principal)
+    _take_rates(context, call)
+    await context.store.key_values.delete(_owner(call), call.text("key"), call.principal)
 
 
-def _take_rates(api: RestContext, call: Call[Any, Any], size: int = 0) -> None:
+def _take_rates(context: RestContext, call: Call[Any, Any], size: int = 0) -> None:
     """Count a change as the event that it sends. Raises TooManyRequests."""
-    api.rates.take(call.principal)
-    api.rates.take_bytes(call.principal, size)
+    context.rates.take(call.principal)
+    context.rates.take_bytes(call.principal, size)
 
 
 def _owner(call: Call[Any, Any]) -> Owner:

@@ -45,10 +45,10 @@ class Credentials(WholeObject, frozen=True, kw_only=True, rename="camel"):
     user_id: models.IdOrZero | None = None
 
 
-async def get_auth(api: RestContext, call: Call[NoQuery, None]) -> models.AuthenticationInfo:
+async def get_auth(context: RestContext, call: Call[NoQuery, None]) -> models.AuthenticationInfo:
     """The principal of the key; `nobody` without a valid key."""
     try:
-        caller = await api.authenticate(call.request)
+        caller = await context.authenticate(call.request)
     except Unauthenticated:
         return models.AuthenticationInfo(type="nobody")
     info = models.AuthenticationInfo(type=caller.kind.value, project_id=caller.project_id)
@@ -65,70 +65,70 @@ async def get_auth(api: RestContext, call: Call[NoQuery, None]) -> models.Authen
 
 
 async def authenticate_user(
-    api: RestContext, call: Call[NoQuery, Credentials]
+    context: RestContext, call: Call[NoQuery, Credentials]
 ) -> models.ClientAuthentication:
     """Open a session for a user who authenticates as the account system demands."""
-    project = await open_project(api, call.body.project_id)
+    project = await open_project(context, call.body.project_id)
     reject_other_account_systems(call.body, project.accounts)
     match project.accounts:
         case AccountSystem.EMAIL:
-            return await _by_password(api, call, project)
+            return await _by_password(context, call, project)
         case AccountSystem.PHONE:
-            return await _by_code(api, call, project)
+            return await _by_code(context, call, project)
         case AccountSystem.BYOU:
-            return await _by_project_key(api, call, project)
+            return await _by_project_key(context, call, project)
 
 
 async def _by_password(
-    api: RestContext, call: Call[NoQuery, Credentials], project: Project
+    context: RestContext, call: Call[NoQuery, Credentials], project: Project
 ) -> models.ClientAuthentication:
-    app_id = await _app(api, call, project)
+    app_id = await _app(context, call, project)
     email = checks.email(required("email", call.body.email))
     password = required("password", call.body.password)
-    _, session, key = await log_in_by_password(api, call.request, project, email, password, app_id=app_id)
+    _, session, key = await log_in_by_password(context, call.request, project, email, password, app_id=app_id)
     return _answer(session, key)
 
 
 async def _by_code(
-    api: RestContext, call: Call[NoQuery, Credentials], project: Project
+    context: RestContext, call: Call[NoQuery, Credentials], project: Project
 ) -> models.ClientAuthentication:
-    app_id = await _app(api, call, project)
+    app_id = await _app(context, call, project)
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
     code = required("code", call.body.code)
-    async with login_attempt(api, call.request, project.id, phone) as attempt:
-        user = await api.store.users.by_phone(project.id, phone)
-        if user is None or not await api.store.verifications.redeem_code(project.id, user.id, code):
-            await api.store.users.note_failed_login(project.id, user.id if user else 0)
+    async with login_attempt(context, call.request, project.id, phone) as attempt:
+        user = await context.store.users.by_phone(project.id, phone)
+        if user is None or not await context.store.verifications.redeem_code(project.id, user.id, code):
+            await context.store.users.note_failed_login(project.id, user.id if user else 0)
             raise attempt.failed(
                 InvalidInput("code", "is wrong, used or expired", reason="INVALID_AUTH_CODE")
             )
-    return await _open_session(api, call, user.id, app_id)
+    return await _open_session(context, call, user.id, app_id)
 
 
 async def _by_project_key(
-    api: RestContext, call: Call[NoQuery, Credentials], project: Project
+    context: RestContext, call: Call[NoQuery, Credentials], project: Project
 ) -> models.ClientAuthentication:
-    await require_byou_key(api, call.request, project)
+    await require_byou_key(context, call.request, project)
     if call.body.user_id is None:
         raise InvalidInput("userId", "is required")
-    app_id = await _app(api, call, project) if call.body.app_id else ""
+    app_id = await _app(context, call, project) if call.body.app_id else ""
     try:
-        return await _open_session(api, call, call.body.user_id, app_id)
+        return await _open_session(context, call, call.body.user_id, app_id)
     except UnknownRecord as error:
         raise InvalidInput("userId", "is no user of the project") from error
 
 
-async def _app(api: RestContext, call: Call[NoQuery, Credentials], project: Project) -> str:
+async def _app(context: RestContext, call: Call[NoQuery, Credentials], project: Project) -> str:
     app_id = required("appId", call.body.app_id)
-    if not await api.store.apps.exists(project.id, app_id):
+    if not await context.store.apps.exists(project.id, app_id):
         raise InvalidInput("appId", "is no app of the project")
     return app_id
 
 
 async def _open_session(
-    api: RestContext, call: Call[NoQuery, Credentials], user_id: int, app_id: str
+    context: RestContext, call: Call[NoQuery, Credentials], user_id: int, app_id: str
 ) -> models.ClientAuthentication:
-    return _answer(*await open_session(api, call.request, call.body.project_id, user_id, app_id))
+    return _answer(*await open_session(context, call.request, call.body.project_id, user_id, app_id))
 
 
 def _answer(session: Session, key: str) -> models.ClientAuthentication:
@@ -137,10 +137,12 @@ def _answer(session: Session, key: str) -> models.ClientAuthentication:
     )
 
 
-async def create_login_token(api: RestContext, call: Call[NoQuery, None]) -> models.LoginToken:
+async def create_login_token(context: RestContext, call: Call[NoQuery, None]) -> models.LoginToken:
     """A token for one login of the user."""
-    lifetime_ms = milliseconds(api.settings.login_token_lifetime_s)
-    token, expires_ms = await api.store.login_tokens.create(call.project_id, call.ids["userId"], lifetime_ms)
+    lifetime_ms = milliseconds(context.settings.login_token_lifetime_s)
+    token, expires_ms = await context.store.login_tokens.create(
+        call.project_id, call.ids["userId"], lifetime_ms
+    )
     return models.LoginToken(token=token, expiration_time=timestamp(expires_ms))
 
 
@@ -203,7 +205,7 @@ OPERATIONS: Final = (
 
 
 async def log_in_by_password(
-    api: RestContext,
+    context: RestContext,
     request: web.Request,
     project: Project,
     name: str,
@@ -222,18 +224,18 @@ async def log_in_by_password(
     if project.accounts is not AccountSystem.EMAIL:
         raise LoginRefused("NO_PASSWORDS", problem=f"the project has {project.accounts} accounts")
     # The attempt is counted before the password is checked: attempts at once are limited like a sequence.
-    async with login_attempt(api, request, project.id, _normal_form(name)) as attempt:
-        recognised = await api.store.users.authenticate(project.id, name, password)
+    async with login_attempt(context, request, project.id, _normal_form(name)) as attempt:
+        recognised = await context.store.users.authenticate(project.id, name, password)
         if recognised is None:
             raise attempt.failed(_wrong_credentials())
         user = recognised.user
         if not user.verified:
             # Within the attempt: the password of a registration does not prove the ownership of the address.
-            await api.store.users.note_failed_login(project.id, user.id)
+            await context.store.users.note_failed_login(project.id, user.id)
             raise LoginRefused("USER_UNVERIFIED", problem="the e-mail address was not verified yet")
     try:
         session, key = await open_session(
-            api,
+            context,
             request,
             project.id,
             user.id,
@@ -248,7 +250,7 @@ async def log_in_by_password(
 
 
 async def open_session(
-    api: RestContext,
+    context: RestContext,
     request: web.Request,
     project_id: int,
     user_id: int,
@@ -259,11 +261,11 @@ async def open_session(
     parent: Session | None = None,
 ) -> tuple[Session, str]:
     """A new session of an authenticated user, and its key. Raises the errors of `Sessions.open`."""
-    session, key = await api.store.sessions.open(
+    session, key = await context.store.sessions.open(
         project_id,
         user_id,
         app_id,
-        client_info(api, request),
+        client_info(context, request),
         authentication_type=authentication_type,
         password_hash=password_hash,
         parent=parent,

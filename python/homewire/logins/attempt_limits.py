@@ -49,7 +49,7 @@ class Attempt:
 
 @asynccontextmanager
 async def limited_attempt(
-    api: RestContext, project_id: int, allowances: Sequence[AttemptLimit]
+    context: RestContext, project_id: int, allowances: Sequence[AttemptLimit]
 ) -> AsyncIterator[Attempt]:
     """The body makes an attempt; only `raise attempt.failed(…)` counts it.
 
@@ -57,7 +57,7 @@ async def limited_attempt(
     unreachable then, they are free when their lease ends (30 s). If a failed attempt cannot be counted, the
     answer is that error, so that no client learns a result that does not count. Raises TooManyRequests.
     """
-    attempts = api.store.attempts
+    attempts = context.store.attempts
     lease = await attempts.lease(project_id, allowances)
     attempt = Attempt()
     try:
@@ -73,7 +73,7 @@ async def limited_attempt(
 
 @asynccontextmanager
 async def login_attempt(
-    api: RestContext, request: web.Request, project_id: int, name: str
+    context: RestContext, request: web.Request, project_id: int, name: str
 ) -> AsyncIterator[Attempt]:
     """An attempt to authenticate as an account; otherwise like `limited_attempt`.
 
@@ -82,53 +82,53 @@ async def login_attempt(
     was a success: the network is remembered, and the failed attempts before it no longer count.
     """
     account = Account(name.lower(), subnet(request))
-    limits = [_network_limit(api, account)]
-    if not await api.store.attempts.is_known_network(project_id, account):
-        limits.append(_other_networks_limit(api, account))
+    limits = [_network_limit(context, account)]
+    if not await context.store.attempts.is_known_network(project_id, account):
+        limits.append(_other_networks_limit(context, account))
     by_address = AttemptLimit(
-        "address_attempts", api.settings.address_attempts, remote_network(request), _window_ms(api)
+        "address_attempts", context.settings.address_attempts, remote_network(request), _window_ms(context)
     )
-    async with limited_attempt(api, project_id, (by_address, *limits)) as attempt:
+    async with limited_attempt(context, project_id, (by_address, *limits)) as attempt:
         yield attempt
-    await trust(api, request, project_id, name)
+    await trust(context, request, project_id, name)
 
 
-async def trust(api: RestContext, request: web.Request, project_id: int, name: str) -> None:
+async def trust(context: RestContext, request: web.Request, project_id: int, name: str) -> None:
     """The owner of an account authenticated: failed attempts of others do not block this network."""
     account = Account(name.lower(), subnet(request))
-    limits = (_network_limit(api, account), _other_networks_limit(api, account))
+    limits = (_network_limit(context, account), _other_networks_limit(context, account))
     with suppress(Unavailable, StoreError):
-        await _shielded(api.store.attempts.trust(project_id, account, limits))
+        await _shielded(context.store.attempts.trust(project_id, account, limits))
 
 
-def _network_limit(api: RestContext, account: Account) -> AttemptLimit:
-    settings, subject = api.settings, f"{account.name} from {account.network}"
-    return AttemptLimit("account_attempts", settings.account_attempts, subject, *_delays(api))
+def _network_limit(context: RestContext, account: Account) -> AttemptLimit:
+    settings, subject = context.settings, f"{account.name} from {account.network}"
+    return AttemptLimit("account_attempts", settings.account_attempts, subject, *_delays(context))
 
 
-def _other_networks_limit(api: RestContext, account: Account) -> AttemptLimit:
-    max_attempts = api.settings.unknown_network_attempts
-    return AttemptLimit("unknown_network_attempts", max_attempts, account.name, *_delays(api))
+def _other_networks_limit(context: RestContext, account: Account) -> AttemptLimit:
+    max_attempts = context.settings.unknown_network_attempts
+    return AttemptLimit("unknown_network_attempts", max_attempts, account.name, *_delays(context))
 
 
-def _delays(api: RestContext) -> tuple[int, Delays]:
+def _delays(context: RestContext) -> tuple[int, Delays]:
     """How long failed attempts count (ms), which is longer than any delay; and the delays."""
     delays = Delays(
-        milliseconds(api.settings.attempts_delay_s), milliseconds(api.settings.attempts_delay_max_s)
+        milliseconds(context.settings.attempts_delay_s), milliseconds(context.settings.attempts_delay_max_s)
     )
     return max(DAY_MS, 2 * delays.longest_ms), delays
 
 
-def _window_ms(api: RestContext) -> int:
-    return milliseconds(api.settings.attempts_window_s)
+def _window_ms(context: RestContext) -> int:
+    return milliseconds(context.settings.attempts_window_s)
 
 
 @asynccontextmanager
 async def limited_action(
-    api: RestContext, project_id: int, allowances: Sequence[AttemptLimit]
+    context: RestContext, project_id: int, allowances: Sequence[AttemptLimit]
 ) -> AsyncIterator[None]:
     """The action of the body counts, unless an error says that it was not done. Raises TooManyRequests."""
-    async with limited_attempt(api, project_id, allowances) as attempt:
+    async with limited_attempt(context, project_id, allowances) as attempt:
         attempt.counts = True
         try:
             yield
@@ -165,37 +165,37 @@ def subnet(request: web.Request) -> str:
     return network if ":" in network else network.rpartition(".")[0]
 
 
-def token_attempts(api: RestContext, request: web.Request) -> tuple[AttemptLimit, ...]:
+def token_attempts(context: RestContext, request: web.Request) -> tuple[AttemptLimit, ...]:
     """The limits of attempts to use a token, which names no account.
 
     They count apart from those of passwords, so that failed logins of a network do not block links in mails.
     """
-    return (_address_attempts(api, request, "token"),)
+    return (_address_attempts(context, request, "token"),)
 
 
-def registration_limits(api: RestContext, request: web.Request) -> tuple[AttemptLimit, ...]:
+def registration_limits(context: RestContext, request: web.Request) -> tuple[AttemptLimit, ...]:
     """The limits of registrations that are refused because the address has a user: the refusal reveals it."""
-    return (_address_attempts(api, request, "registration"),)
+    return (_address_attempts(context, request, "registration"),)
 
 
-def _address_attempts(api: RestContext, request: web.Request, what: str) -> AttemptLimit:
+def _address_attempts(context: RestContext, request: web.Request, what: str) -> AttemptLimit:
     subject = f"{what} {remote_network(request)}"
-    return AttemptLimit("address_attempts", api.settings.address_attempts, subject, _window_ms(api))
+    return AttemptLimit("address_attempts", context.settings.address_attempts, subject, _window_ms(context))
 
 
 async def message_limits(
-    api: RestContext, request: web.Request, project_id: int, to: str
+    context: RestContext, request: web.Request, project_id: int, to: str
 ) -> tuple[AttemptLimit, ...]:
     """The limits of messages to an address or number.
 
     They count by the network of the request, and together for all networks without a login to the account
     lately. So the requests of strangers do not use up the messages of the owner.
     """
-    return _messages_to(api, request, to, is_known=await _is_known(api, request, project_id, to))
+    return _messages_to(context, request, to, is_known=await _is_known(context, request, project_id, to))
 
 
 async def sms_limits(
-    api: RestContext, request: web.Request, project_id: int, phone: str
+    context: RestContext, request: web.Request, project_id: int, phone: str
 ) -> tuple[AttemptLimit, ...]:
     """The limits of SMS, which cost money: those of messages, and the project's number of SMS a day.
 
@@ -203,12 +203,12 @@ async def sms_limits(
     part. So neither strangers nor one user can use up the SMS of all others.
     """
     max_attempts, is_known = (
-        api.settings.project_sms_per_day,
-        await _is_known(api, request, project_id, phone),
+        context.settings.project_sms_per_day,
+        await _is_known(context, request, project_id, phone),
     )
-    limits = [*_messages_to(api, request, phone, is_known=is_known), _sms_a_day(max_attempts, "")]
+    limits = [*_messages_to(context, request, phone, is_known=is_known), _sms_a_day(max_attempts, "")]
     if max_attempts:
-        of_one = max(api.settings.recipient_messages, max_attempts // SMS_OF_ONE_NUMBER)
+        of_one = max(context.settings.recipient_messages, max_attempts // SMS_OF_ONE_NUMBER)
         # Counted apart: strangers must not use up the messages of the number's owner.
         limits.append(_sms_a_day(of_one, f"to {phone} by {'its user' if is_known else 'strangers'}"))
         if not is_known:
@@ -220,15 +220,15 @@ def _sms_a_day(max_attempts: int, subject: str) -> AttemptLimit:
     return AttemptLimit("project_sms_per_day", max_attempts, subject, DAY_MS)
 
 
-async def _is_known(api: RestContext, request: web.Request, project_id: int, to: str) -> bool:
+async def _is_known(context: RestContext, request: web.Request, project_id: int, to: str) -> bool:
     """Whether the owner of an address or number logged in from the client's network lately."""
-    return await api.store.attempts.is_known_network(project_id, Account(to.lower(), subnet(request)))
+    return await context.store.attempts.is_known_network(project_id, Account(to.lower(), subnet(request)))
 
 
 def _messages_to(
-    api: RestContext, request: web.Request, to: str, *, is_known: bool
+    context: RestContext, request: web.Request, to: str, *, is_known: bool
 ) -> tuple[AttemptLimit, ...]:
-    settings, window_ms = api.settings, _window_ms(api)
+    settings, window_ms = context.settings, _window_ms(context)
     from_there = f"{to.lower()} from {subnet(request)}"
     limits = (
         AttemptLimit("address_messages", settings.address_messages, remote_network(request), window_ms),
@@ -240,14 +240,14 @@ def _messages_to(
 
 
 def invitation_limits(
-    api: RestContext, request: web.Request, caller: Principal, to: str
+    context: RestContext, request: web.Request, caller: Principal, to: str
 ) -> tuple[AttemptLimit, ...]:
     """The limits of mails that invite to a home.
 
     They count apart from `message_limits`, so that invitations do not use up the messages of the invited
     user. A project key belongs to a server, which invites for many users.
     """
-    settings, window_ms = api.settings, _window_ms(api)
+    settings, window_ms = context.settings, _window_ms(context)
     subject = f"invitation {to.lower()}"
     allowances = [AttemptLimit("account_messages", settings.account_messages, subject, window_ms)]
     if caller.kind is PrincipalKind.USER:
@@ -256,11 +256,13 @@ def invitation_limits(
     return tuple(allowances)
 
 
-def member_limits(api: RestContext, user_id: int) -> tuple[AttemptLimit, ...]:
+def member_limits(context: RestContext, user_id: int) -> tuple[AttemptLimit, ...]:
     """The limits of members that a user adds to homes, a day."""
-    return (AttemptLimit("user_invitations", api.settings.user_invitations, str(user_id), DAY_MS),)
+    return (AttemptLimit("user_invitations", context.settings.user_invitations, str(user_id), DAY_MS),)
 
 
-def password_change_limits(api: RestContext, user_id: int) -> tuple[AttemptLimit, ...]:
+def password_change_limits(context: RestContext, user_id: int) -> tuple[AttemptLimit, ...]:
     """The limits of new passwords of a user: each takes as much of a core as a login."""
-    return (AttemptLimit("user_passwords", api.settings.user_passwords, str(user_id), _window_ms(api)),)
+    return (
+        AttemptLimit("user_passwords", context.settings.user_passwords, str(user_id), _window_ms(context)),
+    )

@@ -46,46 +46,48 @@ class RevokedPermission(PermissionHolder, frozen=True, kw_only=True, rename="cam
     permission: str
 
 
-async def list_permissions(api: RestContext, call: Call[PermissionQuery, None]) -> Part[models.Permission]:
+async def list_permissions(
+    context: RestContext, call: Call[PermissionQuery, None]
+) -> Part[models.Permission]:
     """List the permissions in the order of their texts."""
     query, project = call.query, call.project_id
     user_id, group_id = _holder(query.user_id, query.group_id)
     try:
         if user_id is not None:
-            if await api.store.users.get(project, user_id) is None:
+            if await context.store.users.get(project, user_id) is None:
                 raise UnknownRecord("user", user_id)
-            found = [_of_user(each) for each in await api.store.permissions.of_user(project, user_id)]
+            found = [_of_user(each) for each in await context.store.permissions.of_user(project, user_id)]
         else:
-            permissions = await api.store.groups.permissions(project, group_id or 0)
+            permissions = await context.store.groups.permissions(project, group_id or 0)
             found = [models.Permission(permission=str(permission)) for permission in permissions]
     except UnknownRecord as error:
         raise _named(error) from None
     return Part.within(found, query.skip, query.limit)
 
 
-async def grant_permission(api: RestContext, call: Call[NoQuery, NewPermission]) -> None:
+async def grant_permission(context: RestContext, call: Call[NoQuery, NewPermission]) -> None:
     """Grant the permission. It holds when this is answered."""
     body, project = call.body, call.project_id
     user_id, group_id = _holder(body.user_id, body.group_id)
     permission = parse("permission", body.permission)
     try:
         if user_id is not None:
-            await api.store.permissions.grant(project, user_id, permission)
+            await context.store.permissions.grant(project, user_id, permission)
         else:
-            await api.store.groups.grant(project, group_id or 0, permission)
+            await context.store.groups.grant(project, group_id or 0, permission)
     except UnknownRecord as error:
         raise _named(error) from None
 
 
-async def revoke_permission(api: RestContext, call: Call[RevokedPermission, None]) -> None:
+async def revoke_permission(context: RestContext, call: Call[RevokedPermission, None]) -> None:
     """Revoke the permission. Connections lose the subscription before this is answered, or are closed."""
     query, project = call.query, call.project_id
     user_id, group_id = _holder(query.user_id, query.group_id)
     permission = parse("permission", query.permission)
     if user_id is not None:
-        await api.store.permissions.revoke(project, user_id, permission)
+        await context.store.permissions.revoke(project, user_id, permission)
     else:
-        await api.store.groups.revoke(project, group_id or 0, permission)
+        await context.store.groups.revoke(project, group_id or 0, permission)
 
 
 def _of_user(held: HeldPermission) -> models.Permission:

@@ -40,10 +40,11 @@ _NO_QUERY: Final[Any] = NoQuery()
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def routes(api: RestContext, operations: Iterable[Operation]) -> list[web.RouteDef]:
+def routes(context: RestContext, operations: Iterable[Operation]) -> list[web.RouteDef]:
     """The routes of the operations, to be mounted at the URL root."""
     return [
-        web.RouteDef(each.method, each.path, partial(serve, api, each, _ids(each)), {}) for each in operations
+        web.RouteDef(each.method, each.path, partial(serve, context, each, _ids(each)), {})
+        for each in operations
     ]
 
 
@@ -53,26 +54,26 @@ def _ids(operation: Operation) -> tuple[str, ...]:
 
 
 async def serve(
-    api: RestContext, operation: Operation, names: Sequence[str], request: web.Request
+    context: RestContext, operation: Operation, names: Sequence[str], request: web.Request
 ) -> web.StreamResponse:
     """Answer one request; `names` are those of the ids in its path.
 
     Raises RequestError with a status that the operation's table has.
     """
     request[SHAPE] = operation.shape
-    api.audit.begins(request, operation)
+    context.audit.begins(request, operation)
     try:
-        call = await _call(api, operation, names, request)
-        async with api.turns.of(call.caller, request):
-            answer = await operation.handler(api, call)
+        call = await _call(context, operation, names, request)
+        async with context.turns.of(call.caller, request):
+            answer = await operation.handler(context, call)
         if isinstance(answer, Part) and answer.rest is not None:
             answer = Chunks(_json_pages(answer.first, answer.rest), {RANGE: range_header(answer)})
         if isinstance(answer, Chunks):
-            return await _streamed(api, call, answer)
-        api.audit.done(request)
+            return await _streamed(context, call, answer)
+        context.audit.done(request)
         if call.caller is not None and request.method == hdrs.METH_GET:
             request[OWNERS] = owners_of(call.caller, request)
-        return _rendered(api, operation, request, answer)
+        return _rendered(context, operation, request, answer)
     except UnknownRecord as error:
         raise _allowed(operation, NotFound()) from error
     except Conflict as error:
@@ -84,27 +85,27 @@ async def serve(
 
 
 async def _call(
-    api: RestContext, operation: Operation, names: Sequence[str], request: web.Request
+    context: RestContext, operation: Operation, names: Sequence[str], request: web.Request
 ) -> Call[Any, Any]:
     if operation.sets_cookie:
-        refuse_cross_site(request, listed_origins(api.settings.cookie_origins))
-    caller = await _caller(api, operation.access, request)
+        refuse_cross_site(request, listed_origins(context.settings.cookie_origins))
+    caller = await _caller(context, operation.access, request)
     ids = {name: path_id(request, name) for name in names}
     if operation.action is not None and caller is not None:
-        await api.authorisation.require(caller, operation.action, operation.resource(ids))
+        await context.authorisation.require(caller, operation.action, operation.resource(ids))
     require_utf8_path(request)
     query = _NO_QUERY
     if operation.query is not NoQuery:
         require_utf8_query(request)
         query = decode_fields("query", request.query, operation.query)
-    return Call(request, caller, ids, query, await _body(api, operation, request))
+    return Call(request, caller, ids, query, await _body(context, operation, request))
 
 
-async def _caller(api: RestContext, access: Access, request: web.Request) -> Principal | None:
+async def _caller(context: RestContext, access: Access, request: web.Request) -> Principal | None:
     if access.by_handler:
         return None
     try:
-        caller = await api.authenticate(request)
+        caller = await context.authenticate(request)
     except Unauthenticated:
         # A browser keeps the cookie of a session that is over: only a key in a header must be valid.
         if access.anonymous and not names_key(request):
@@ -115,13 +116,13 @@ async def _caller(api: RestContext, access: Access, request: web.Request) -> Pri
     return caller
 
 
-async def _body(api: RestContext, operation: Operation, request: web.Request) -> Any:
+async def _body(context: RestContext, operation: Operation, request: web.Request) -> Any:
     if operation.body is None:
         # Read all the same: a DELETE may have one, and the next request stands behind it.
         if request.body_exists:
-            await api.reader.read(request, operation.body_bytes)
+            await context.reader.read(request, operation.body_bytes)
         return None
-    body = await api.reader.read(request, operation.body_bytes)
+    body = await context.reader.read(request, operation.body_bytes)
     if not body and not operation.body_required:
         body = b"{}"
     if operation.body_kind is BodyKind.FORM:
@@ -137,7 +138,7 @@ def _allowed(operation: Operation, error: RequestError) -> RequestError:
 
 
 def _rendered(
-    api: RestContext, operation: Operation, request: web.Request, answer: Any
+    context: RestContext, operation: Operation, request: web.Request, answer: Any
 ) -> web.StreamResponse:
     # First what nearly all answers are: to ask whether something is a response takes long.
     if isinstance(answer, msgspec.Struct) and operation.answer is not None and not operation.located:
@@ -149,9 +150,9 @@ def _rendered(
     if isinstance(answer, WithCookie):
         response = _response(operation, answer.answer)
         if answer.key is None:
-            expire_cookie(request, response, https=api.settings.by_https)
+            expire_cookie(request, response, https=context.settings.by_https)
         else:
-            set_cookie(request, response, answer.key, https=api.settings.by_https)
+            set_cookie(request, response, answer.key, https=context.settings.by_https)
         return response
     if isinstance(answer, Part):
         return _response(operation, answer.first, {RANGE: range_header(answer)})
@@ -169,13 +170,13 @@ def _response(
     return web.Response(status=operation.success, body=_encode(answer), content_type=JSON, headers=headers)
 
 
-async def _streamed(api: RestContext, call: Call[Any, Any], answer: Chunks) -> web.StreamResponse:
+async def _streamed(context: RestContext, call: Call[Any, Any], answer: Chunks) -> web.StreamResponse:
     request = call.request
-    chunks = in_turns(answer.steps, partial(api.turns.of, call.caller, request))
+    chunks = in_turns(answer.steps, partial(context.turns.of, call.caller, request))
     return await StreamedResponse.begun(
         request,
         chunks,
-        api.response_budget,
+        context.response_budget,
         owners_of(call.caller, request),
         headers=answer.headers,
         whole_s=answer.whole_s,

@@ -24,10 +24,10 @@ class SessionsQuery(msgspec.Struct, kw_only=True, rename="camel"):
 _STATUSES: Final = frozenset({401, 403, 404})
 
 
-async def get_user_session(api: RestContext, call: Call[NoQuery, None]) -> models.UserSession:
+async def get_user_session(context: RestContext, call: Call[NoQuery, None]) -> models.UserSession:
     """The session of the key. It may have ended after the key was checked."""
-    session = await api.store.sessions.get(call.project_id, call.principal.session_id)
-    if session is None or not api.store.sessions.is_live(session):
+    session = await context.store.sessions.get(call.project_id, call.principal.session_id)
+    if session is None or not context.store.sessions.is_live(session):
         raise NotFound
     return models.UserSession(
         user_id=session.user_id,
@@ -37,19 +37,19 @@ async def get_user_session(api: RestContext, call: Call[NoQuery, None]) -> model
     )
 
 
-async def terminate_user_session(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def terminate_user_session(context: RestContext, call: Call[NoQuery, None]) -> None:
     """End the session of the key, with all its connections."""
     reference = Credential.of(call.request).reference
     # The key was authenticated, so it has one.
     key_hash = reference.hash if reference else ""
     caller = call.principal
-    await api.store.sessions.end_of_key(caller.project_id, caller.id, caller.session_id, key_hash)
+    await context.store.sessions.end_of_key(caller.project_id, caller.id, caller.session_id, key_hash)
 
 
-async def end_user_sessions(api: RestContext, call: Call[SessionsQuery, None]) -> None:
+async def end_user_sessions(context: RestContext, call: Call[SessionsQuery, None]) -> None:
     """End the caller's other sessions, or all of them."""
     own = "" if call.query.current else call.principal.session_id
-    await api.store.sessions.end_all(call.project_id, call.principal.id, except_id=own)
+    await context.store.sessions.end_all(call.project_id, call.principal.id, except_id=own)
 
 
 OPERATIONS: Final = (

@@ -95,78 +95,84 @@ def to_response(user: UserRecord) -> models.User:
     )
 
 
-async def create_user(api: RestContext, call: Call[NoQuery, NewUser]) -> models.User:
+async def create_user(context: RestContext, call: Call[NoQuery, NewUser]) -> models.User:
     """Register a user and send a verification; or create a user of a BYOU project, with its key."""
-    project = await open_project(api, call.body.project_id)
+    project = await open_project(context, call.body.project_id)
     reject_other_account_systems(call.body, project.accounts)
     match project.accounts:
         case AccountSystem.EMAIL:
-            return to_response(await _register_by_email(api, call, project))
+            return to_response(await _register_by_email(context, call, project))
         case AccountSystem.PHONE:
-            return to_response(await _register_by_phone(api, call, project))
+            return to_response(await _register_by_phone(context, call, project))
         case AccountSystem.BYOU:
-            await require_byou_key(api, call.request, project)
+            await require_byou_key(context, call.request, project)
             body = call.body
             return to_response(
-                await api.store.users.create(
+                await context.store.users.create(
                     project.id, body.name or "", external_key=body.external_key or None
                 )
             )
 
 
-async def _register_by_email(api: RestContext, call: Call[NoQuery, NewUser], project: Project) -> UserRecord:
+async def _register_by_email(
+    context: RestContext, call: Call[NoQuery, NewUser], project: Project
+) -> UserRecord:
     email = checks.email(required("email", call.body.email))
     password = required("password", call.body.password)
     name = checks.name("name", required("name", call.body.name))
     passwords.check_length(password)
     await passwords.reject_guessable(password, (name, email))
-    async with _registering(api, call, project, email):
-        verification = await token_by_mail(api, project.id, ProofKind.EMAIL_VERIFICATION, email)
-        return await api.store.users.create(
+    async with _registering(context, call, project, email):
+        verification = await token_by_mail(context, project.id, ProofKind.EMAIL_VERIFICATION, email)
+        return await context.store.users.create(
             project.id, name, email=email, password=password, verification=verification
         )
 
 
-async def _register_by_phone(api: RestContext, call: Call[NoQuery, NewUser], project: Project) -> UserRecord:
+async def _register_by_phone(
+    context: RestContext, call: Call[NoQuery, NewUser], project: Project
+) -> UserRecord:
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
     name = checks.name("name", required("name", call.body.name))
-    require_sms_country(api, project, phone)
-    async with _registering(api, call, project, phone):
-        verification = await code_by_sms(api, project.id, phone)
-        return await api.store.users.create(project.id, name, phone=phone, verification=verification)
+    require_sms_country(context, project, phone)
+    async with _registering(context, call, project, phone):
+        verification = await code_by_sms(context, project.id, phone)
+        return await context.store.users.create(project.id, name, phone=phone, verification=verification)
 
 
 @asynccontextmanager
 async def _registering(
-    api: RestContext, call: Call[NoQuery, NewUser], project: Project, to: str
+    context: RestContext, call: Call[NoQuery, NewUser], project: Project, to: str
 ) -> AsyncIterator[None]:
     """Limit a registration. A refused one does not count against the messages to the address; a refusal that
     reveals a user counts against the registrations of the client."""
-    async with limited_attempt(api, project.id, registration_limits(api, call.request)) as attempt:
+    async with limited_attempt(context, project.id, registration_limits(context, call.request)) as attempt:
         counted = sms_limits if project.accounts is AccountSystem.PHONE else message_limits
         try:
-            async with limited_action(api, project.id, await counted(api, call.request, project.id, to)):
-                await api.store.users.require_free(project.id, to)
+            async with limited_action(
+                context, project.id, await counted(context, call.request, project.id, to)
+            ):
+                await context.store.users.require_free(project.id, to)
                 yield
         except Conflict as error:
             raise attempt.failed(error) from None
 
 
-async def _user(api: RestContext, project_id: int, user_id: int) -> UserRecord:
-    user = await api.store.users.get(project_id, user_id)
+async def _user(context: RestContext, project_id: int, user_id: int) -> UserRecord:
+    user = await context.store.users.get(project_id, user_id)
     if user is None:
         raise NotFound
     return user
 
 
-async def get_user(api: RestContext, call: Call[NoQuery, None]) -> models.User:
+async def get_user(context: RestContext, call: Call[NoQuery, None]) -> models.User:
     """The caller."""
-    return to_response(await _user(api, call.project_id, call.ids["userId"]))
+    return to_response(await _user(context, call.project_id, call.ids["userId"]))
 
 
-async def update_user(api: RestContext, call: Call[NoQuery, UserPatch]) -> None:
+async def update_user(context: RestContext, call: Call[NoQuery, UserPatch]) -> None:
     """Change name, password and time zone."""
-    user = await _user(api, call.project_id, call.ids["userId"])
+    user = await _user(context, call.project_id, call.ids["userId"])
     changed = changes(call.body, to_response(user), _MUTABLE)
     if changed.get("name") == user.name:
         # The name of a BYOU user may be empty, and stay so.
@@ -177,37 +183,37 @@ async def update_user(api: RestContext, call: Call[NoQuery, UserPatch]) -> None:
         chosen = None
         if password is not None:
             await stack.enter_async_context(
-                limited_action(api, user.project_id, password_change_limits(api, user.id))
+                limited_action(context, user.project_id, password_change_limits(context, user.id))
             )
             chosen = await new_password(
-                api,
+                context,
                 call,
                 user,
                 password,
                 changed.get("current_password") or None,
                 keep_others=changed.get("keep_other_sessions", False),
             )
-        await api.store.users.update(
+        await context.store.users.update(
             user.project_id, user.id, changed.get("name"), changed.get("ui_time_zone"), chosen
         )
 
 
-async def delete_user(api: RestContext, call: Call[NoQuery, None]) -> None:
+async def delete_user(context: RestContext, call: Call[NoQuery, None]) -> None:
     """Delete the caller. The session is leased, so that no other request ends it before."""
-    sessions, project_id = api.store.sessions, call.project_id
+    sessions, project_id = context.store.sessions, call.project_id
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(sessions.lease(project_id, call.principal.session_id))
         except UnknownRecord as error:
             # The session ended after the key was checked.
             raise Unauthenticated from error
-        await api.store.users.delete(project_id, call.ids["userId"])
+        await context.store.users.delete(project_id, call.ids["userId"])
 
 
-async def list_users(api: RestContext, call: Call[UserQuery, None]) -> Part[models.User]:
+async def list_users(context: RestContext, call: Call[UserQuery, None]) -> Part[models.User]:
     """The users of the project."""
     query = call.query
-    part = await api.store.users.part(call.project_id, query.skip, query.limit, query.search)
+    part = await context.store.users.part(call.project_id, query.skip, query.limit, query.search)
     return part.map(to_response)
 
 

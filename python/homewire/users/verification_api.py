@@ -72,94 +72,98 @@ class NewPassword(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     new_password: str
 
 
-async def start_sms(api: RestContext, call: Call[NoQuery, Phone]) -> models.SMSMessageReceipt:
+async def start_sms(context: RestContext, call: Call[NoQuery, Phone]) -> models.SMSMessageReceipt:
     """Send a sign-in code."""
-    project = await open_project(api, call.body.project_id, AccountSystem.PHONE)
+    project = await open_project(context, call.body.project_id, AccountSystem.PHONE)
     phone = checks.phone(call.body.phone_number)
     # Requests for unknown numbers count, too: they reveal which numbers are registered.
-    require_sms_country(api, project, phone)
-    async with limited_action(api, project.id, await sms_limits(api, call.request, project.id, phone)):
-        user = await api.store.users.by_phone(project.id, phone)
+    require_sms_country(context, project, phone)
+    async with limited_action(
+        context, project.id, await sms_limits(context, call.request, project.id, phone)
+    ):
+        user = await context.store.users.by_phone(project.id, phone)
         if user is not None:
-            await send_code(api, user)
+            await send_code(context, user)
     if user is None:
         raise InvalidInput("phoneNumber", "is not registered", reason="INVALID_PHONE_NUMBER")
     return models.SMSMessageReceipt(recipient=phone)
 
 
-async def start_email_verification(api: RestContext, call: Call[NoQuery, Email]) -> None:
+async def start_email_verification(context: RestContext, call: Call[NoQuery, Email]) -> None:
     """Send the link that verifies an address, if it is registered and not verified."""
-    await _start(api, call, ProofKind.EMAIL_VERIFICATION)
+    await _start(context, call, ProofKind.EMAIL_VERIFICATION)
 
 
-async def start_password_reset(api: RestContext, call: Call[NoQuery, Email]) -> None:
+async def start_password_reset(context: RestContext, call: Call[NoQuery, Email]) -> None:
     """Send the link to reset a password, if the address is registered."""
-    await _start(api, call, ProofKind.PASSWORD_RESET)
+    await _start(context, call, ProofKind.PASSWORD_RESET)
 
 
-async def _start(api: RestContext, call: Call[NoQuery, Email], kind: ProofKind) -> None:
-    project = await open_project(api, call.body.project_id, AccountSystem.EMAIL)
+async def _start(context: RestContext, call: Call[NoQuery, Email], kind: ProofKind) -> None:
+    project = await open_project(context, call.body.project_id, AccountSystem.EMAIL)
     email = checks.email(call.body.email)
-    async with limited_action(api, project.id, await message_limits(api, call.request, project.id, email)):
-        await send_token(api, project.id, kind, await _recipient(api, project.id, email, kind))
+    async with limited_action(
+        context, project.id, await message_limits(context, call.request, project.id, email)
+    ):
+        await send_token(context, project.id, kind, await _recipient(context, project.id, email, kind))
 
 
-async def _recipient(api: RestContext, project_id: int, email: str, kind: ProofKind) -> User | None:
+async def _recipient(context: RestContext, project_id: int, email: str, kind: ProofKind) -> User | None:
     if kind is ProofKind.PASSWORD_RESET:
-        return await api.store.users.by_email(project_id, email)
-    user = await api.store.users.any_by_email(project_id, email)
+        return await context.store.users.by_email(project_id, email)
+    user = await context.store.users.any_by_email(project_id, email)
     return user if user is not None and user.registering else None
 
 
-async def verify_email(api: RestContext, call: Call[NoQuery, EmailProof]) -> None:
+async def verify_email(context: RestContext, call: Call[NoQuery, EmailProof]) -> None:
     """Spend a token: its user is verified."""
-    project_id, counted = await _project(api, call.body.token), token_attempts(api, call.request)
-    async with limited_attempt(api, project_id, counted) as attempt:
+    project_id, counted = await _project(context, call.body.token), token_attempts(context, call.request)
+    async with limited_attempt(context, project_id, counted) as attempt:
         try:
             if call.body.password is not None:
-                await _require_registrant(api, project_id, call.body.token, call.body.password)
-            await api.store.verifications.verify_email(call.body.token)
+                await _require_registrant(context, project_id, call.body.token, call.body.password)
+            await context.store.verifications.verify_email(call.body.token)
         except InvalidInput as error:
             raise attempt.failed(error) from None
 
 
-async def _require_registrant(api: RestContext, project_id: int, token: str, password: str) -> None:
+async def _require_registrant(context: RestContext, project_id: int, token: str, password: str) -> None:
     """Raise InvalidInput unless this is the password that was chosen at the registration, if one was.
 
     The token proves that the address is read by the caller; this, that the caller registered. Without it the
     owner of an address would confirm the registration of an attacker, and let the attacker in.
     """
-    stored = await api.store.verifications.registered_password(token)
-    if stored and not await api.store.users.is_password(project_id, stored, password):
+    stored = await context.store.verifications.registered_password(token)
+    if stored and not await context.store.users.is_password(project_id, stored, password):
         raise InvalidInput(
             "password", "is not the one that was chosen at the registration", reason="INCORRECT_PASSWORD"
         )
 
 
-async def reset_password(api: RestContext, call: Call[NoQuery, NewPassword]) -> None:
+async def reset_password(context: RestContext, call: Call[NoQuery, NewPassword]) -> None:
     """Spend a token: its user has a new password, is verified, and has no session any more."""
-    token, verifications = call.body.token, api.store.verifications
-    project_id, counted = await _project(api, token), token_attempts(api, call.request)
-    async with limited_attempt(api, project_id, counted) as attempt:
+    token, verifications = call.body.token, context.store.verifications
+    project_id, counted = await _project(context, token), token_attempts(context, call.request)
+    async with limited_attempt(context, project_id, counted) as attempt:
         holder = await verifications.holder(token, ProofKind.PASSWORD_RESET)
-        user = holder and await api.store.users.get_any(*holder)
+        user = holder and await context.store.users.get_any(*holder)
         if not user:
             raise attempt.failed(invalid_token())
         await passwords.reject_guessable(call.body.new_password, (user.name, user.email), "newPassword")
         try:
-            password_hash = await api.store.users.password_hash(call.body.new_password, project_id)
+            password_hash = await context.store.users.password_hash(call.body.new_password, project_id)
         except InvalidInput as error:
             raise InvalidInput("newPassword", error.data["problem"], reason=error.reason) from None
         # If another request used the token first, its caller knew it: this is no guess.
-        await verifications.reset_password(token, password_hash, await password_notice(api, user))
+        await verifications.reset_password(token, password_hash, await password_notice(context, user))
     # The user can log in from here, even if guesses of other callers have reached a limit.
-    await trust(api, call.request, project_id, user.email or "")
+    await trust(context, call.request, project_id, user.email or "")
 
 
-async def _project(api: RestContext, token: str) -> int:
+async def _project(context: RestContext, token: str) -> int:
     """The project of a token. Raises InvalidInput (INVALID_TOKEN)."""
     reference = tokens.parse(token)
-    project = None if reference is None else await api.store.projects.get(reference.project_id)
+    project = None if reference is None else await context.store.projects.get(reference.project_id)
     if project is None or project.disabled:
         raise invalid_token()
     return project.id
@@ -172,7 +176,7 @@ _ERRORS: Final = frozenset({401, 403, 429})
 
 
 async def new_password(
-    api: RestContext,
+    context: RestContext,
     call: Call[Any, Any],
     user: User,
     password: str,
@@ -185,62 +189,62 @@ async def new_password(
     Raises InvalidInput (INSUFFICIENT_AUTH without a proof, PASSWORD_TOO_WEAK, PASSWORD_TOO_SHORT),
     TooManyRequests, Unavailable.
     """
-    project = await api.store.projects.get(user.project_id)
+    project = await context.store.projects.get(user.project_id)
     if project is None or project.accounts is not AccountSystem.EMAIL:
         raise InvalidInput("password", "is for projects with email accounts")
-    replaces = await require_reauthentication(api, call, user, current)
+    replaces = await require_reauthentication(context, call, user, current)
     await passwords.reject_guessable(password, (user.name, user.email))
-    message = await password_notice(api, user)
-    hashed = await api.store.users.password_hash(password, user.project_id)
+    message = await password_notice(context, user)
+    hashed = await context.store.users.password_hash(password, user.project_id)
     return PasswordChange(hashed, replaces, None if keep_others else call.principal.session_id, message)
 
 
 async def require_reauthentication(
-    api: RestContext, call: Call[Any, Any], user: User, current: str | None
+    context: RestContext, call: Call[Any, Any], user: User, current: str | None
 ) -> str:
     """Check that the caller knows the present password, or logged in lately. Returns the password's hash.
 
     Raises InvalidInput (INSUFFICIENT_AUTH), TooManyRequests.
     """
-    stored = await api.store.users.stored_password(user.project_id, user.id)
+    stored = await context.store.users.stored_password(user.project_id, user.id)
     if current:
-        await _require_password(api, call, user, stored, current)
+        await _require_password(context, call, user, stored, current)
     else:
-        await _require_recent_login(api, call)
+        await _require_recent_login(context, call)
     return stored
 
 
-async def password_notice(api: RestContext, user: User) -> OutboxMessage:
+async def password_notice(context: RestContext, user: User) -> OutboxMessage:
     """The notice to a user that the password was changed. Raises Unavailable."""
     kind = MessageKind.PASSWORD_CHANGED
-    await api.messages.require_room(kind)
-    return api.messages.prepare(Message(user.project_id, kind, user.email or ""))
+    await context.messages.require_room(kind)
+    return context.messages.prepare(Message(user.project_id, kind, user.email or ""))
 
 
 async def _require_password(
-    api: RestContext, call: Call[Any, Any], user: User, stored: str, current: str
+    context: RestContext, call: Call[Any, Any], user: User, stored: str, current: str
 ) -> None:
-    async with login_attempt(api, call.request, user.project_id, user.email or "") as attempt:
-        if not await api.store.users.is_password(user.project_id, stored, current):
-            await api.store.users.note_failed_login(user.project_id, user.id)
+    async with login_attempt(context, call.request, user.project_id, user.email or "") as attempt:
+        if not await context.store.users.is_password(user.project_id, stored, current):
+            await context.store.users.note_failed_login(user.project_id, user.id)
             raise attempt.failed(
                 InvalidInput("currentPassword", "is not the present password", reason="INSUFFICIENT_AUTH")
             )
 
 
-async def _require_recent_login(api: RestContext, call: Call[Any, Any]) -> None:
-    session = await api.store.sessions.get(call.project_id, call.principal.session_id)
-    if session is None or not _is_recent(api, session):
-        within = f"{api.settings.recent_login_s:g} s"
+async def _require_recent_login(context: RestContext, call: Call[Any, Any]) -> None:
+    session = await context.store.sessions.get(call.project_id, call.principal.session_id)
+    if session is None or not _is_recent(context, session):
+        within = f"{context.settings.recent_login_s:g} s"
         raise InvalidInput(
             "currentPassword", f"is required, or a login within the last {within}", reason="INSUFFICIENT_AUTH"
         )
 
 
-def _is_recent(api: RestContext, session: Session) -> bool:
+def _is_recent(context: RestContext, session: Session) -> bool:
     """Whether a login opened the session lately. Derived sessions do not count."""
-    age_ms = api.store.now_ms() - session.started_ms
-    return not session.ancestors and age_ms < milliseconds(api.settings.recent_login_s)
+    age_ms = context.store.now_ms() - session.started_ms
+    return not session.ancestors and age_ms < milliseconds(context.settings.recent_login_s)
 
 
 class NewAddress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -257,9 +261,9 @@ class AddressProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     code: str
 
 
-async def start_address_change(api: RestContext, call: Call[NoQuery, NewAddress]) -> None:
+async def start_address_change(context: RestContext, call: Call[NoQuery, NewAddress]) -> None:
     """Send a code to the new address (issue 12)."""
-    user = await _user(api, call.project_id, call.ids["userId"])
+    user = await _user(context, call.project_id, call.ids["userId"])
     accounts = AccountSystem.EMAIL if user.email is not None else AccountSystem.PHONE
     reject_other_account_systems(call.body, accounts)
     if accounts is AccountSystem.EMAIL:
@@ -269,48 +273,50 @@ async def start_address_change(api: RestContext, call: Call[NoQuery, NewAddress]
             checks.phone(required("phoneNumber", call.body.phone_number)),
             MessageKind.PHONE_CHANGE,
         )
-        project = await api.store.projects.get(user.project_id)
+        project = await context.store.projects.get(user.project_id)
         if project is None:
             raise NotFound
-        require_sms_country(api, project, address)
-    await require_reauthentication(api, call, user, call.body.current_password)
-    await api.messages.require_room(kind)
-    lifetime_ms = milliseconds(api.settings.code_lifetime_s)
+        require_sms_country(context, project, address)
+    await require_reauthentication(context, call, user, call.body.current_password)
+    await context.messages.require_room(kind)
+    lifetime_ms = milliseconds(context.settings.code_lifetime_s)
 
     def make_message(code: str) -> OutboxMessage:
-        until_ms = api.store.now_ms() + lifetime_ms
-        return api.messages.prepare(
+        until_ms = context.store.now_ms() + lifetime_ms
+        return context.messages.prepare(
             Message(user.project_id, kind, address, code=code, good_until_ms=until_ms)
         )
 
     counted = message_limits if accounts is AccountSystem.EMAIL else sms_limits
     # Limited like registrations: the answer tells whether an address has a user.
-    async with limited_attempt(api, user.project_id, registration_limits(api, call.request)) as attempt:
+    async with limited_attempt(
+        context, user.project_id, registration_limits(context, call.request)
+    ) as attempt:
         try:
             async with limited_action(
-                api, user.project_id, await counted(api, call.request, user.project_id, address)
+                context, user.project_id, await counted(context, call.request, user.project_id, address)
             ):
-                await api.store.address_changes.begin(user, address, lifetime_ms, make_message)
+                await context.store.address_changes.begin(user, address, lifetime_ms, make_message)
         except Conflict as error:
             raise attempt.failed(error) from None
 
 
-async def change_address(api: RestContext, call: Call[NoQuery, AddressProof]) -> None:
+async def change_address(context: RestContext, call: Call[NoQuery, AddressProof]) -> None:
     """Spend the code: store the new address, and send a notice to the one before."""
-    user = await _user(api, call.project_id, call.ids["userId"])
+    user = await _user(context, call.project_id, call.ids["userId"])
     kind = MessageKind.EMAIL_CHANGED if user.email is not None else MessageKind.PHONE_CHANGED
-    await api.messages.require_room(kind)
-    message = api.messages.prepare(Message(user.project_id, kind, user.email or user.phone or ""))
-    async with login_attempt(api, call.request, user.project_id, f"address change {user.id}") as attempt:
+    await context.messages.require_room(kind)
+    message = context.messages.prepare(Message(user.project_id, kind, user.email or user.phone or ""))
+    async with login_attempt(context, call.request, user.project_id, f"address change {user.id}") as attempt:
         session_id = call.principal.session_id
-        if not await api.store.address_changes.finish(user, call.body.code, session_id, message):
+        if not await context.store.address_changes.finish(user, call.body.code, session_id, message):
             raise attempt.failed(
                 InvalidInput("code", "is wrong, used or expired", reason="INVALID_AUTH_CODE")
             )
 
 
-async def _user(api: RestContext, project_id: int, user_id: int) -> User:
-    user = await api.store.users.get(project_id, user_id)
+async def _user(context: RestContext, project_id: int, user_id: int) -> User:
+    user = await context.store.users.get(project_id, user_id)
     if user is None:
         raise NotFound
     if user.email is None and user.phone is None:

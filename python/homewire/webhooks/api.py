@@ -28,15 +28,15 @@ def to_response(module: SmartModuleRecord) -> models.SmartModule:
     )
 
 
-async def get_smart_modules(api: RestContext, call: Call[Paging, None]) -> Part[models.SmartModule]:
+async def get_smart_modules(context: RestContext, call: Call[Paging, None]) -> Part[models.SmartModule]:
     """The modules of the whole project and of this home, by id."""
-    found = await api.store.smart_modules.of_home(call.project_id, call.ids["homeId"])
+    found = await context.store.smart_modules.of_home(call.project_id, call.ids["homeId"])
     return Part.within(found, call.query.skip, call.query.limit).map(to_response)
 
 
-async def get_smart_module(api: RestContext, call: Call[NoQuery, None]) -> models.SmartModule:
+async def get_smart_module(context: RestContext, call: Call[NoQuery, None]) -> models.SmartModule:
     """One module of a home."""
-    module = await api.store.smart_modules.get(call.project_id, call.text("moduleId"))
+    module = await context.store.smart_modules.get(call.project_id, call.text("moduleId"))
     if module is None or not module.concerns(call.ids["homeId"]):
         raise NotFound
     return to_response(module)
