@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from redis import Redis
-from redis.exceptions import RedisError
-
-from homewire.redis.embedded import find_binary
 from kit.clock import resume, suspend
 from kit.node import reserved_port
+from kit.redis_processes import DATA, Server, launched, text, wait_until
 
-TIMEOUT_S: Final = 60.0
-"""How long a failover may take on a busy machine; it takes two to three seconds."""
 NAME: Final = "main"
 DOWN_AFTER_MS: Final = 1000
-
-
-@dataclass
-class Server:
-    """A process of the program, and a client of it."""
-
-    process: subprocess.Popen[bytes]
-    port: int
-    client: Any
-
-    def role(self) -> str:
-        """`master` or `slave`; empty while it does not answer."""
-        try:
-            reply: Any = self.client.execute_command("ROLE")
-        except (RedisError, OSError):
-            return ""
-        return str(reply[0].decode())
 
 
 @dataclass
@@ -55,18 +31,17 @@ class SentinelSet:
         """kill -9 of the first master and of the first Sentinel, as if they shared a machine; wait until the
         replica was promoted."""
         for each in (self.first, self.sentinels[0]):
-            each.process.kill()
-            each.process.wait()
+            each.kill()
         self.until_promoted()
 
     def fail_over(self) -> None:
         """Have the Sentinels change the roles of two healthy servers; wait until they have."""
         self.sentinels[0].client.execute_command("SENTINEL", "FAILOVER", NAME)
         self.until_promoted()
-        _wait(lambda: self.first.role() == "slave")
+        wait_until(lambda: self.first.role() == "slave")
 
     def until_promoted(self) -> None:
-        _wait(lambda: self.second.role() == "master")
+        wait_until(lambda: self.second.role() == "master")
 
     @contextmanager
     def without_replication(self) -> Iterator[None]:
@@ -80,7 +55,7 @@ class SentinelSet:
 
     def until_in_sync(self) -> None:
         """Wait until the replica has what the master has."""
-        _wait(lambda: bool(self.first.client.execute_command("WAIT", 1, 1000)))
+        wait_until(lambda: bool(self.first.client.execute_command("WAIT", 1, 1000)))
 
 
 @contextmanager
@@ -89,11 +64,11 @@ def running_sentinels() -> Iterator[SentinelSet]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hw-sentinel-")))
         first_port, second_port, *ports = [stack.enter_context(reserved_port()) for _ in range(5)]
-        first = stack.enter_context(_running(directory / "first", first_port, *_data()))
+        first = stack.enter_context(_running(directory / "first", first_port, *DATA))
         following = ("replicaof", f"127.0.0.1 {first_port}")
-        second = stack.enter_context(_running(directory / "second", second_port, *_data(), following))
-        _wait(lambda: first.client.info("replication")["connected_slaves"] == 1)
-        _wait(lambda: second.client.info("replication")["master_link_status"] == "up")
+        second = stack.enter_context(_running(directory / "second", second_port, *DATA, following))
+        wait_until(lambda: first.client.info("replication")["connected_slaves"] == 1)
+        wait_until(lambda: second.client.info("replication")["master_link_status"] == "up")
         watched = (
             ("sentinel", f"monitor {NAME} 127.0.0.1 {first_port} 2"),
             ("sentinel", f"down-after-milliseconds {NAME} {DOWN_AFTER_MS}"),
@@ -104,56 +79,20 @@ def running_sentinels() -> Iterator[SentinelSet]:
             for number, port in enumerate(ports)
         ]
         for each in sentinels:
-            _wait(lambda each=each: _knows_all(each))  # type: ignore[misc]
+            wait_until(lambda each=each: _knows_all(each))  # type: ignore[misc]
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
         yield SentinelSet(first, second, sentinels, f"redis+sentinel://{hosts}/{NAME}")
 
 
-def _data() -> tuple[tuple[str, str], ...]:
-    return (
-        ("save", '""'), ("appendonly", "yes"), ("repl-diskless-sync-delay", "0"),
-        ("repl-ping-replica-period", "1"),
-    )  # fmt: skip
-
-
 @contextmanager
 def _running(directory: Path, port: int, *lines: tuple[str, str], sentinel: bool = False) -> Iterator[Server]:
-    directory.mkdir()
-    # Sentinels rewrite their file.
-    file = directory / "server.conf"
-    options = (("port", str(port)), ("bind", "127.0.0.1"), ("dir", str(directory)), *lines)
-    file.write_text("".join(f"{name} {value}\n" for name, value in options))
-    command = [str(find_binary(None)), str(file), *["--sentinel"] * sentinel]
-    with (
-        subprocess.Popen(command, stdout=subprocess.DEVNULL) as process,
-        Redis(host="127.0.0.1", port=port) as client,
-    ):
-        try:
-            _wait(client.ping)
-            yield Server(process, port, client)
-        finally:
-            process.kill()
+    with launched(directory, port, *lines, sentinel=sentinel) as server:
+        wait_until(server.client.ping)
+        yield server
 
 
 def _knows_all(sentinel: Server) -> bool:
     reply: Any = sentinel.client.execute_command("SENTINEL", "MASTER", NAME)
     state = reply if isinstance(reply, dict) else dict(zip(reply[::2], reply[1::2], strict=True))
-    named = {_text(name): _text(value) for name, value in state.items()}
+    named = {text(name): text(value) for name, value in state.items()}
     return (named["num-other-sentinels"], named["num-slaves"]) == ("2", "1")
-
-
-def _text(word: Any) -> str:
-    return word.decode() if isinstance(word, bytes) else str(word)
-
-
-def _wait(condition: Callable[[], Any]) -> None:
-    """Wait for what other processes come to, which they tell nobody."""
-    until = time.monotonic() + TIMEOUT_S
-    while True:
-        try:
-            if condition():
-                return
-        except (RedisError, OSError):
-            pass
-        assert time.monotonic() < until, "it does not happen"
-        time.sleep(0.02)

@@ -16,7 +16,8 @@ from homewire.errors import Unavailable
 from homewire.redis.connect import connect
 from kit.client import CLOSE, Socket, listen
 from kit.node import CLUSTER, NodeProcess, eventually, running_node
-from kit.sentinels import TIMEOUT_S, SentinelSet, running_sentinels
+from kit.redis_processes import TIMEOUT_S
+from kit.sentinels import SentinelSet, running_sentinels
 from kit.tenant import Tenant, tenant_of
 
 pytestmark = pytest.mark.skipif(CLUSTER, reason="Sentinels watch servers that are no cluster")
@@ -120,7 +121,7 @@ async def test_acknowledged_event_that_new_master_lacks_is_told(
                 with redis_set.without_replication():
                     assert await is_taken(tenant, home, "lost")
                     assert await socket.receive_type() == "lost"
-                    redis_set.first.process.kill()
+                    redis_set.first.kill()
                 await asyncio.to_thread(redis_set.until_promoted)
                 received, code = await receive_until(socket, "never sent")
                 assert (received, code) == ([], RESYNC)
