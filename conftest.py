@@ -24,14 +24,20 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None]:
     """Fail the test that left a socket, a file or a coroutine behind, when all its fixtures are gone.
 
     Such an object warns when it is collected. Without this, the garbage collector finds it during a later
     test, which then fails for it.
+
+    What outlives a test is taken out of later collections until its file ends. Otherwise each collection
+    looks at all that earlier files left in caches: 100 ms for each of 5,000 tests.
     """
     yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.unfreeze()
     left = warnings_of_a_collection()
+    gc.freeze()
     if left:
         pytest.fail(f"{item.nodeid} left behind:\n" + "\n".join(left), pytrace=False)
 
