@@ -1,8 +1,12 @@
 """The Rust core. Written by hand and checked against the built module by mypy.stubtest."""
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Final, Literal, Self, final
 
+from typing_extensions import disjoint_base
+
+from homewire.auth.models import Principal
+from homewire.auth.subscription import Subscription
 from homewire.redis.address import RedisAddress
 
 __all__ = [
@@ -11,7 +15,9 @@ __all__ = [
     "EventBatch",
     "EventInput",
     "InvalidField",
+    "Notification",
     "PlacedEvents",
+    "Topic",
     "XaddPrefixes",
     "close_codes",
     "command_envelope",
@@ -23,11 +29,8 @@ __all__ = [
     "parse_event",
     "queued_command_envelope",
     "record_shards",
-    "select_filter",
     "shard_of",
 ]
-
-_SubscriptionKind = Literal["homes", "devices", "entities", "bound", "command"]
 
 class InvalidField(Exception):
     """Rejected input: `field` names the member, `problem` says what is wrong with it."""
@@ -99,10 +102,6 @@ def queued_command_envelope(
 ) -> tuple[bytes, bytes]:
     """The envelope of a queued command: its sequence, a msgpack integer, belongs between the two parts."""
 
-def select_filter(
-    home_ids: list[str], device_ids: list[str], entity_ids: list[str]
-) -> tuple[Literal["all", "homes", "devices", "entities"], list[int], list[str]]: ...
-
 @final
 class EventBatch:
     """A bulk body, NDJSON or a JSON array, checked item by item."""
@@ -160,16 +159,139 @@ class XaddPrefixes:
     def xadd(self, shard: int, envelope: bytes) -> bytes:
         """One whole XADD. Raises ValueError for a shard that does not exist."""
 
-_Notification = (
-    tuple[Literal["closed"], int, int]
-    | tuple[Literal["adopted"], int]
-    | tuple[Literal["written"], int, int]
-    | tuple[Literal["exceeded"], str, int]
-    | tuple[Literal["message"], int, int, bytes]
-    | tuple[Literal["keys"], int, list[tuple[int, int, int]]]
-    | tuple[Literal["gap"], int, str]
-    | tuple[Literal["failed"], str]
-)
+@disjoint_base
+class Topic:
+    """What a connection receives, in the project of its principal."""
+
+    @final
+    class Home(Topic):
+        """All events of a home."""
+
+        __match_args__: Final = ("home",)
+        def __new__(cls, home: int) -> Self: ...
+        @property
+        def home(self) -> int: ...
+
+    @final
+    class Device(Topic):
+        """The events of a device in the home where it is now."""
+
+        __match_args__: Final = ("device", "home")
+        def __new__(cls, device: int, home: int) -> Self: ...
+        @property
+        def device(self) -> int: ...
+        @property
+        def home(self) -> int: ...
+
+    @final
+    class Entity(Topic):
+        """The events of an entity in a home."""
+
+        __match_args__: Final = ("entity", "home")
+        def __new__(cls, entity: str, home: int) -> Self: ...
+        @property
+        def entity(self) -> str: ...
+        @property
+        def home(self) -> int: ...
+
+    @final
+    class Command(Topic):
+        """The commands to a device."""
+
+        __match_args__: Final = ("device",)
+        def __new__(cls, device: int) -> Self: ...
+        @property
+        def device(self) -> int: ...
+
+@disjoint_base
+class Notification:
+    """What happened in the core."""
+
+    @final
+    class Adopted(Notification):
+        """A device's command connection was adopted."""
+
+        __match_args__: Final = ("connection_id",)
+        def __new__(cls, connection_id: int) -> Self: ...
+        @property
+        def connection_id(self) -> int: ...
+
+    @final
+    class Closed(Notification):
+        """A connection was removed, with this close code (1006 without a close frame)."""
+
+        __match_args__: Final = ("connection_id", "code")
+        def __new__(cls, connection_id: int, code: int) -> Self: ...
+        @property
+        def connection_id(self) -> int: ...
+        @property
+        def code(self) -> int: ...
+
+    @final
+    class Written(Notification):
+        """The kernel took the whole frame of the queued command with this sequence."""
+
+        __match_args__: Final = ("connection_id", "sequence")
+        def __new__(cls, connection_id: int, sequence: int) -> Self: ...
+        @property
+        def connection_id(self) -> int: ...
+        @property
+        def sequence(self) -> int: ...
+
+    @final
+    class AllowanceExceeded(Notification):
+        """A client sent more than its allowance and is closed with 1008."""
+
+        __match_args__: Final = ("principal_kind", "principal_id")
+        def __new__(cls, principal_kind: str, principal_id: int) -> Self: ...
+        @property
+        def principal_kind(self) -> str: ...
+        @property
+        def principal_id(self) -> int: ...
+
+    @final
+    class Message(Notification):
+        """A message from a client: text (1) or binary (2)."""
+
+        __match_args__: Final = ("connection_id", "opcode", "payload")
+        def __new__(cls, connection_id: int, opcode: int, payload: bytes) -> Self: ...
+        @property
+        def connection_id(self) -> int: ...
+        @property
+        def opcode(self) -> int: ...
+        @property
+        def payload(self) -> bytes: ...
+
+    @final
+    class ActiveKeys(Notification):
+        """Project, user and key tag of each key of open connections. `cursor`: of the next part; or 0."""
+
+        __match_args__: Final = ("cursor", "keys")
+        def __new__(cls, cursor: int, keys: list[tuple[int, int, int]]) -> Self: ...
+        @property
+        def cursor(self) -> int: ...
+        @property
+        def keys(self) -> list[tuple[int, int, int]]: ...
+
+    @final
+    class Gap(Notification):
+        """Entries of a shard may be missing."""
+
+        __match_args__: Final = ("shard", "cause")
+        def __new__(cls, shard: int, cause: str) -> Self: ...
+        @property
+        def shard(self) -> int: ...
+        @property
+        def cause(self) -> str: ...
+
+    @final
+    class Failed(Notification):
+        """A thread of the core stopped."""
+
+        __match_args__: Final = ("reason",)
+        def __new__(cls, reason: str) -> Self: ...
+        @property
+        def reason(self) -> str: ...
 
 @final
 class Core:
@@ -208,31 +330,13 @@ class Core:
     def start_tail(self, address: RedisAddress) -> None:
         """Start to read every shard from its current end. Raises ConnectionError, ValueError."""
 
-    def reserve(
-        self,
-        principal_kind: str,
-        project: int,
-        principal_id: int,
-        key_tag: int,
-        kind: _SubscriptionKind,
-        ids: list[int],
-        entities: list[str],
-        homes: list[int] = ...,
-        follow: bool = False,
-        address: str | None = None,
-        deactivated_homes: list[int] = ...,
-    ) -> int:
+    def reserve(self, principal: Principal, subscription: Subscription, address: str | None = None) -> int:
         """Put a connection into the index, without a socket. Its id is never used twice.
 
-        For devices, `homes` has the home of each of `ids`. For entities, `ids` are the homes of their
-        events; for `bound` ones `ids` has the home of each entity. With `follow` the subscription changes
-        with the homes that the user joins or leaves, and `deactivated_homes` are added once they are
-        activated.
+        `address` is the address of the client. Raises ValueError for a project key.
         """
 
-    def connection_counts(
-        self, principal_kind: str, project: int, principal_id: int, address: str | None
-    ) -> tuple[int, int, int, int, int]:
+    def connection_counts(self, principal: Principal, address: str | None) -> tuple[int, int, int, int, int]:
         """The number of connections on this node, including reservations, of the principal, of its project
         and of the address (of IPv6: its /64). Then the approximate memory of the topics of the principal's
         connections and of the project's, in bytes."""
@@ -282,7 +386,7 @@ class Core:
     def end_key(self, project: int, user: int, key_tag: int) -> None:
         """Close every connection made with this key of a user, with the code of an ended key."""
 
-    def notifications(self) -> list[_Notification]:
+    def notifications(self) -> list[Notification]:
         """All notifications since the last call."""
 
     def stats(self) -> dict[str, int]:

@@ -229,12 +229,12 @@ async def running(
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """The caches of a node, and the cache versions that tell whether a record is current."""
+    """What a node answers from caches, and the cache versions that tell whether a record is current."""
 
     cache_versions: CacheVersions
     session_expiry: SessionExpiry
     authenticator: Authenticator
-    directory: HomeDirectory
+    authorisation: Authorisation
 
     @classmethod
     def of(cls, parts: Parts, core: Core, session_expiry: SessionExpiry) -> Caches:
@@ -245,8 +245,8 @@ class Caches:
         parts.relay.on_records(cache_versions.forget)
         origins = listed_origins(parts.settings.cookie_origins)
         authenticator = Authenticator(parts.store, cache_versions, entries, origins, session_expiry.uses.note)
-        directory = HomeDirectory(parts.store, cache_versions, entries)
-        return cls(cache_versions, session_expiry, authenticator, directory)
+        authorisation = Authorisation(HomeDirectory(parts.store, cache_versions, entries))
+        return cls(cache_versions, session_expiry, authenticator, authorisation)
 
 
 def _start_session_expiry(parts: Parts, core: Core, handlers: CoreEventHandlers) -> SessionExpiry:
@@ -280,7 +280,7 @@ def _add_realtime_tier(
     handshake_context = HandshakeContext(
         core,
         caches.authenticator,
-        caches.directory,
+        caches.authorisation,
         caches.cache_versions,
         limits.connections,
         handlers.tls_bridges,
@@ -292,7 +292,7 @@ def _add_realtime_tier(
     event_context = EventContext(
         parts.bus,
         caches.authenticator,
-        Authorisation(caches.directory),
+        caches.authorisation,
         limits.rates,
         reader=parts.reader,
         shards=settings.shards,
@@ -321,7 +321,7 @@ def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Au
     parts.metric_sources.append(slots.metrics)
     rest_context = RestContext(
         store,
-        Authorisation(caches.directory),
+        caches.authorisation,
         parts.server_limits.rates.authenticating(caches.authenticator),
         messages.outbox,
         parts.reader,

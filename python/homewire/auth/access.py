@@ -12,13 +12,15 @@ from typing import Final
 
 import msgpack
 
+from homewire._core import Topic
 from homewire.auth.actions import RULES, Action, Noun, Reach, Rule
-from homewire.auth.authenticator import HomeDirectory
+from homewire.auth.home_directory import HomeDirectory
 from homewire.auth.models import Principal
+from homewire.auth.subscription import Filter, Subscription, SubscriptionLookup
 from homewire.devices.models import DeviceLocation
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.permissions.models import Permission, PermissionKind
-from homewire.projects.models import AccessControl
+from homewire.projects.models import AccessControl, AccountSystem
 
 DEACTIVATED: Final = "HOME_DEACTIVATED"
 NOT_IN_HOME: Final = "DEVICE_NOT_IN_HOME"
@@ -29,8 +31,8 @@ class Authorisation:
 
     What the table needs and the principal does not say comes from the home directory. Every method may raise
     `errors.Unavailable`. Keys are checked before (`Keys.require`). Roles are checked by the scripts of homes,
-    at the moment of the change. The actions RECEIVE_… concern many resources at once, and
-    `realtime/subscription.py` answers them.
+    at the moment of the change. The actions RECEIVE_… of users concern many resources at once:
+    `subscription` answers them.
     """
 
     __slots__ = ("directory",)
@@ -81,6 +83,24 @@ class Authorisation:
             await self._require_member(rule, caller, home_id, device_id)
         if rule.active and home_id is not None:
             await self._require_active(caller.project_id, home_id)
+
+    async def subscription(self, caller: Principal, wanted: Filter, at_version: int) -> Subscription:
+        """What the user receives by this filter, with records of a total of cache versions
+        (`VersionedCache.get`).
+
+        Raises NotFound unless the user has access to all values of the filter, PermissionDenied if the
+        project allows no such subscription, InvalidInput for too many topics.
+        """
+        project = await self.directory.project(caller.project_id)
+        if project is None or project.accounts is AccountSystem.BYOU:
+            raise PermissionDenied(problem="not allowed in BYOU projects")
+        lookup = SubscriptionLookup(self.directory, caller, at_version)
+        return await lookup.find(wanted, project.access_control)
+
+    def commands(self, caller: Principal, device_id: int) -> Subscription:
+        """The subscription of a device to its commands. Raises NotFound for the id of another device."""
+        _reach(RULES[Action.RECEIVE_COMMANDS], caller, device_id)
+        return Subscription((Topic.Command(device_id),))
 
     async def event_source(self, caller: Principal, device_id: int) -> tuple[int, DeviceLocation]:
         """The home and location of the device that sends an event.

@@ -1,19 +1,17 @@
-"""Authentication: from the key of a request to its principal; and the ports that handlers use."""
+"""Authentication: from the key of a request to its principal."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Container, Sequence
+from collections.abc import Awaitable, Callable, Container, Sequence
 from functools import partial
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
 from aiohttp import hdrs, web
 
 from homewire.auth.cache import CacheVersions, VersionedCache
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.auth.tokens import parse
-from homewire.devices.models import DeviceLocation
 from homewire.errors import RequestError, Unauthenticated
-from homewire.projects.models import Project
 from homewire.repositories import Store
 from homewire.server.answers import AUTH_KEY, USER_ID
 from homewire.server.browser import DEAD_COOKIES, counted_names, refuse_cross_site, session_cookies
@@ -200,49 +198,3 @@ def _principal_id(principal: Principal) -> int:
 Authenticate = Callable[[web.Request], Awaitable[Principal]]
 """Returns the principal of a request. Raises Unauthenticated, and PermissionDenied for a page of another
 origin that uses the cookie of a session."""
-
-
-class HomeDirectory(Protocol):
-    """The cached view of homes, devices and permissions.
-
-    An answer may be as old as this node's stream reader is behind. A change that another node has answered
-    may count here some milliseconds later.
-
-    Each method may raise `errors.Unavailable`. Ids of other projects are unknown ids.
-    """
-
-    async def project(self, project_id: int) -> Project | None:
-        """The project, unless it was deleted."""
-        ...
-
-    async def locate(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
-        """The devices of the project among `device_ids`; unknown ids are missing."""
-        ...
-
-    async def locate_now(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
-        """Like `locate`, read from the store."""
-        ...
-
-    async def user_exists(self, project_id: int, user_id: int) -> bool:
-        """Whether the project has this user."""
-        ...
-
-    async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
-        """The homes of the project among `home_ids`."""
-        ...
-
-    async def active_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
-        """The homes among `home_ids` that exist and are not deactivated."""
-        ...
-
-    async def entity_homes(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
-        """The home that each entity is bound to, read from the store; entities without a home are missing."""
-        ...
-
-    async def member_of(self, project_id: int, user_id: int, home_ids: Collection[int]) -> set[int]:
-        """The homes among `home_ids` that the user is a member of."""
-        ...
-
-    async def permissions_of(self, project_id: int, user_id: int, wanted: Collection[str]) -> set[str]:
-        """The permissions among `wanted` (`permissions.models.Permission`, as texts) that the user has."""
-        ...

@@ -123,9 +123,7 @@ class ConnectionLimits:
         """
         kind = principal.kind.value
         self._handshakes.take((kind, principal.id))
-        own, project, here, *topic_bytes = self.core.connection_counts(
-            kind, principal.project_id, principal.id, address
-        )
+        own, project, here, *topic_bytes = self.core.connection_counts(principal, address)
         # Most subjects are far from their limits: then a check is one comparison.
         if own >= self._share_above[kind]:
             self._require(own, (kind, principal.project_id, str(principal.id)))

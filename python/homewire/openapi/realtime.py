@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from homewire.auth.actions import Action
+from homewire.auth.subscription import ListenQuery
 from homewire.projects.models import OfflineCommands
 from homewire.rest.models import Answer, Id, Timestamp
 from homewire.rest.operation import SWITCHING_PROTOCOLS, Access, BodyKind, Endpoint
@@ -137,14 +138,6 @@ class BatchResults(Answer):
     """One result for each item, in their order."""
 
     results: list[BatchResult]
-
-
-class ListenQuery(msgspec.Struct, kw_only=True, rename="camel"):
-    """Selects events. Only one of the parameters is used: entityId before deviceId before homeId."""
-
-    home_id: list[int] | msgspec.UnsetType = msgspec.UNSET
-    device_id: list[int] | msgspec.UnsetType = msgspec.UNSET
-    entity_id: list[str] | msgspec.UnsetType = msgspec.UNSET
 
 
 ENDPOINTS: Final = (

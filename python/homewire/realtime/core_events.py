@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeAlias
 
 import structlog
 
-from homewire._core import Core
+from homewire._core import Core, Notification
 from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import CoreFailure
 from homewire.events.queued_commands import QueuedCommandRemover, QueuedCommands
@@ -102,24 +102,24 @@ class CoreEventDispatcher:
         handlers = self._handlers
         for notification in self._core.notifications():
             match notification:
-                case ("adopted", connection_id):
+                case Notification.Adopted(connection_id):
                     handlers.connected_devices.adopted(connection_id)
-                case ("closed", connection_id, _):
+                case Notification.Closed(connection_id):
                     handlers.closed(connection_id)
-                case ("written", connection_id, sequence):
+                case Notification.Written(connection_id, sequence):
                     handlers.queued_command_remover.written(connection_id, sequence)
-                case ("exceeded", kind, principal_id):
+                case Notification.AllowanceExceeded(kind, principal_id):
                     self._connection_limits.allowance_exceeded(kind, principal_id)
-                case ("keys", cursor, keys):
+                case Notification.ActiveKeys(cursor, keys):
                     handlers.active_keys.on_page(cursor, keys)
-                case ("message", connection_id, opcode, payload):
+                case Notification.Message(connection_id, opcode, payload):
                     if self._client_messages is not None:
                         self._client_messages.take(connection_id, opcode, payload)
-                case ("gap", shard, cause):
+                case Notification.Gap(shard, cause):
                     _log.warning("bus.gap", shard=shard, cause=cause)
-                case ("failed", problem):
+                case Notification.Failed(reason):
                     if not self.failed.done():
-                        self.failed.set_result(CoreFailure(problem))
+                        self.failed.set_result(CoreFailure(reason))
 
 
 class Counts(Protocol):

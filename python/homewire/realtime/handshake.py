@@ -24,24 +24,25 @@ from typing import Final, TypeAlias
 from aiohttp import HttpVersion11, web
 
 from homewire._core import Core
+from homewire.auth.access import Authorisation
+from homewire.auth.actions import Action, require_key
 from homewire.auth.authenticator import Authenticator, Credential
 from homewire.auth.cache import BYPASS, CacheVersions
-from homewire.auth.home_directory import HomeDirectory
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.subscription import Filter, ListenQuery, Subscription
 from homewire.errors import InvalidInput, PermissionDenied, RequestError, Unauthenticated, Unavailable
 from homewire.events.queued_commands import QueuedCommands, deliver_first
 from homewire.limits.connections import ConnectionLimits
 from homewire.presence.connected import ConnectedDevices
 from homewire.realtime.handoff import Observer, hand_off
-from homewire.realtime.subscription import Filter, Subscription, check_listener, check_own_device
 from homewire.realtime.tls_bridge import TlsBridges
 from homewire.server.answers import HandedOff
 from homewire.server.clients import client_address
-from homewire.server.requests import refuse_misspelt
+from homewire.server.requests import path_id, refuse_misspelt, require_utf8_query
 from homewire.sessions.expiry import SocketExpiry
 
 COMMAND_PARAMETERS: Final = ("authToken",)
-EVENT_PARAMETERS: Final = ("homeId", "deviceId", "entityId", "authToken")
+EVENT_PARAMETERS: Final = (*ListenQuery.__struct_encode_fields__, "authToken")
 """The query parameters of the two endpoints."""
 SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
 """A Sec-WebSocket-Key: 16 bytes in base64."""
@@ -74,7 +75,7 @@ class HandshakeContext:
 
     core: Core
     authenticator: Authenticator
-    directory: HomeDirectory
+    authorisation: Authorisation
     cache_versions: CacheVersions
     connection_limits: ConnectionLimits
     tls_bridges: TlsBridges
@@ -112,8 +113,10 @@ async def listen_to_events(context: HandshakeContext, request: web.Request) -> w
     async def authorize(at_version: int) -> Authorized:
         principal = await context.authenticator.principal(credential, at_version)
         _require_upgrade(request)
-        access = await check_listener(principal, context.directory)
-        return principal, await Filter(request).subscription(principal, access, context.directory, at_version)
+        require_key(principal, Action.RECEIVE_HOME)
+        require_utf8_query(request)
+        wanted = Filter.of(request.query)
+        return principal, await context.authorisation.subscription(principal, wanted, at_version)
 
     return await _connect(context, request, credential, authorize)
 
@@ -126,7 +129,8 @@ async def receive_commands(context: HandshakeContext, request: web.Request) -> w
     async def authorize(at_version: int) -> Authorized:
         principal = await context.authenticator.principal(credential, at_version)
         _require_upgrade(request)
-        return principal, check_own_device(principal, request.match_info["deviceId"])
+        require_key(principal, Action.RECEIVE_COMMANDS)
+        return principal, context.authorisation.commands(principal, path_id(request, "deviceId"))
 
     async def prepare_queued_commands(connection_id: int, device: Principal) -> None:
         await deliver_first(
@@ -221,7 +225,7 @@ async def reserve(
     connection_limits.check(authorized[0], address)
     for _ in range(ATTEMPTS):
         await _observed(observe, "reserve")
-        connection_id = _reserve(core, authorized, address)
+        connection_id = core.reserve(*authorized, address)
         if reserved is not None:
             reserved(connection_id, authorized[0])
         try:
@@ -239,23 +243,6 @@ async def reserve(
         core.abandon(connection_id)
         authorized = current
     raise Unavailable(problem="your access changes too often: try again later")
-
-
-def _reserve(core: Core, authorized: Authorized, address: str | None) -> int:
-    principal, subscription = authorized
-    return core.reserve(
-        principal.kind.value,
-        principal.project_id,
-        principal.id,
-        principal.key_tag,
-        subscription.kind,
-        list(subscription.ids),
-        list(subscription.entities),
-        list(subscription.homes),
-        subscription.follow,
-        address,
-        list(subscription.waiting),
-    )
 
 
 async def _observed(observe: Observer | None, step: str) -> None:

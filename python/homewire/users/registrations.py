@@ -54,7 +54,7 @@ class RegistrationLimits(NamedTuple):
         )
 
 
-DEFAULT_REGISTRATION_LIMITS: Final = RegistrationLimits()
+DEFAULT_REGISTRATION_LIMITS: Final[RegistrationLimits] = RegistrationLimits()
 
 
 class SeveralRegistrations(Conflict):

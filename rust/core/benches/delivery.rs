@@ -19,8 +19,9 @@ use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::core::Core;
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::inbox::ShardEntry;
-use homewire_core::routing::subscription::{BoundEntity, DeviceInHome, Reservation, Subscription};
-use homewire_core::wire::encoding::Encoding;
+use homewire_core::routing::subscription::{
+    FollowedEntities, Follows, Reservation, SubscribedTopic, Subscription,
+};
 use homewire_core::wire::transport::Transport;
 
 const HOME: u64 = 1;
@@ -100,20 +101,23 @@ fn main() -> io::Result<()> {
 
 /// A third of the clients each subscribes to a home, a device and an entity.
 fn subscription(number: usize, permission: bool) -> Subscription {
-    match number % 3 {
-        0 => Subscription::Homes(vec![HOME]),
-        1 => Subscription::Devices(vec![DeviceInHome {
+    let topic = match number % 3 {
+        0 => SubscribedTopic::Home { home: HOME },
+        1 => SubscribedTopic::Device {
             device: DEVICE,
             home: HOME,
-        }]),
-        _ if permission => Subscription::Bound(vec![BoundEntity {
+        },
+        _ => SubscribedTopic::Entity {
             entity: ENTITY.into(),
             home: HOME,
-        }]),
-        _ => Subscription::Entities {
-            homes: vec![HOME],
-            entities: vec![ENTITY.into()],
         },
+    };
+    // An entity is received in homes that its user joins later, too, except with permissions.
+    let follows = (!permission && number % 3 == 2)
+        .then(|| Follows::Entities(Box::new(FollowedEntities(vec![ENTITY.into()]))));
+    Subscription {
+        follows,
+        ..Subscription::of(vec![topic])
     }
 }
 
@@ -129,10 +133,6 @@ fn connect(core: &Core, number: usize, permission: bool) -> io::Result<UnixStrea
         id,
         principal,
         subscription: subscription(number, permission),
-        // An entity is received in homes that its user joins later, too, except with permissions.
-        follow: !permission && number % 3 == 2,
-        deactivated_homes: Vec::new(),
-        encoding: Encoding::WEB_SOCKET,
         address: None,
     });
     let (ours, theirs) = UnixStream::pair()?;

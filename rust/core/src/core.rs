@@ -106,7 +106,7 @@ impl Core {
         let held = self.counts.add(
             reservation.principal,
             reservation.address,
-            reservation.topic_bytes(),
+            reservation.subscription.topic_bytes(),
         );
         self.shared.inbox.send_without_wake(ReactorCommand::Reserve(
             Box::new(reservation),

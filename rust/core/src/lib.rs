@@ -8,7 +8,7 @@
 //! | [`connection`] | one connection and its socket, the table of all, their ids, counts and inbound limits |
 //! | [`send_queue`] | unsent frames of one connection, the memory of all |
 //! | [`reactor`] | the thread that owns all connections: inbox, sockets, delivery, timers |
-//! | [`input`] | events, commands and filters as clients send them: parsed and checked; places of bulk items |
+//! | [`input`] | events and commands as clients send them: parsed and checked; places of bulk items |
 //!
 //! [`core`] starts the threads and is the handle that Python holds; [`stats`] has the counters, [`clock`] the
 //! time.

@@ -8,20 +8,21 @@ use homewire_core::connection::allowance::Rates;
 use homewire_core::connection::counts::{CountKey, Thresholds};
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::socket::SocketOptions;
-use homewire_core::connection::{Principal, PrincipalId, PrincipalKind};
+use homewire_core::connection::{PrincipalId, PrincipalKind};
 use homewire_core::core::Core as Inner;
 use homewire_core::reactor::Limits;
-use homewire_core::reactor::notifications::Notification;
-use homewire_core::routing::subscription::{BoundEntity, DeviceInHome, Reservation, Subscription};
+use homewire_core::routing::subscription::Reservation;
 use homewire_core::wire::encoding::Encoding;
 use homewire_core::wire::frame::Opcode;
 use homewire_core::wire::transport::MessageKind;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict};
+use pyo3::types::PyDict;
 
 use crate::address::RedisAddress;
 use crate::errors;
+use crate::notification::Notification;
+use crate::subscription::{Principal, Subscription};
 
 /// Maximum time that a connection of an ended key may receive events, in whichever shards the copies of the
 /// record are.
@@ -101,66 +102,38 @@ impl Core {
             .map_err(errors::tail)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one flat call per handshake")]
-    #[pyo3(signature = (
-        principal_kind, project, principal_id, key_tag, kind, ids, entities,
-        homes = Vec::new(), follow = false, address = None, deactivated_homes = Vec::new(),
-    ))]
+    #[pyo3(signature = (principal, subscription, address = None))]
     fn reserve(
         &self,
-        principal_kind: &str,
-        project: u64,
-        principal_id: u64,
-        key_tag: u64,
-        kind: &str,
-        ids: Vec<u64>,
-        entities: Vec<String>,
-        homes: Vec<u64>,
-        follow: bool,
+        principal: Principal,
+        subscription: Subscription,
         address: Option<&str>,
-        deactivated_homes: Vec<u64>,
-    ) -> PyResult<u64> {
-        let principal = Principal {
-            kind: principal_kind_of(principal_kind)?,
-            project,
-            id: principal_id,
-            key_tag,
-        };
-        let subscription = subscription(kind, ids, entities, &homes)?;
+    ) -> u64 {
         let id = self.0.next_id();
         self.0.reserve(Reservation {
             id,
-            principal,
-            subscription,
-            follow,
-            deactivated_homes,
-            encoding: Encoding::WEB_SOCKET,
+            principal: principal.into(),
+            subscription: subscription.into(),
             address: address_of(address),
         });
-        Ok(id.as_u64())
+        id.as_u64()
     }
 
     fn connection_counts(
         &self,
-        principal_kind: &str,
-        project: u64,
-        principal_id: u64,
+        principal: Principal,
         address: Option<&str>,
-    ) -> PyResult<(u32, u32, u32, u64, u64)> {
-        let principal = Principal {
-            kind: principal_kind_of(principal_kind)?,
-            project,
-            id: principal_id,
-            key_tag: 0,
-        };
-        let counts = self.0.connection_counts(principal, address_of(address));
-        Ok((
+    ) -> (u32, u32, u32, u64, u64) {
+        let counts = self
+            .0
+            .connection_counts(principal.into(), address_of(address));
+        (
             counts.principal,
             counts.project,
             counts.address,
             counts.principal_topic_bytes,
             counts.project_topic_bytes,
-        ))
+        )
     }
 
     fn connections_above(
@@ -231,11 +204,9 @@ impl Core {
         self.0.end_key(principal_id, key_tag);
     }
 
-    fn notifications<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
-        self.0
-            .notifications()
-            .map(|notification| notification_tuple(py, notification))
-            .collect()
+    fn notifications(&self, py: Python<'_>) -> Vec<Notification> {
+        let all = self.0.notifications();
+        all.map(|it| Notification::of(py, it)).collect()
     }
 
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -271,87 +242,4 @@ fn count_tuple((key, count): (CountKey, u32)) -> (&'static str, u64, String, u32
         CountKey::Project(project) => ("project", project, String::new(), count),
         CountKey::Address(address) => ("address", 0, address.to_string(), count),
     }
-}
-
-fn principal_kind_of(kind: &str) -> PyResult<PrincipalKind> {
-    match kind {
-        "user" => Ok(PrincipalKind::User),
-        "device" => Ok(PrincipalKind::Device),
-        _ => Err(PyValueError::new_err(
-            "principal_kind must be user or device",
-        )),
-    }
-}
-
-fn kind_name(kind: PrincipalKind) -> &'static str {
-    match kind {
-        PrincipalKind::User => "user",
-        PrincipalKind::Device => "device",
-    }
-}
-
-fn subscription(
-    kind: &str,
-    ids: Vec<u64>,
-    entities: Vec<String>,
-    homes: &[u64],
-) -> PyResult<Subscription> {
-    match (kind, ids.as_slice()) {
-        ("homes", _) => Ok(Subscription::Homes(ids)),
-        ("devices", _) if ids.len() == homes.len() => Ok(Subscription::Devices(
-            ids.iter()
-                .zip(homes)
-                .map(|(&device, &home)| DeviceInHome { device, home })
-                .collect(),
-        )),
-        ("entities", _) => Ok(Subscription::Entities {
-            homes: ids,
-            entities: entities.into_iter().map(String::into_boxed_str).collect(),
-        }),
-        ("bound", _) if ids.len() == entities.len() => Ok(Subscription::Bound(
-            ids.iter()
-                .zip(entities)
-                .map(|(&home, entity)| BoundEntity {
-                    entity: entity.into_boxed_str(),
-                    home,
-                })
-                .collect(),
-        )),
-        ("command", &[device]) => Ok(Subscription::Commands(device)),
-        _ => Err(PyValueError::new_err(
-            "kind, ids, entities and homes are no valid subscription",
-        )),
-    }
-}
-
-fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bound<'_, PyAny>> {
-    Ok(match notification {
-        Notification::Closed { id, code } => {
-            ("closed", id.as_u64(), code).into_pyobject(py)?.into_any()
-        }
-        Notification::Adopted { id } => ("adopted", id.as_u64()).into_pyobject(py)?.into_any(),
-        Notification::Written { id, sequence } => ("written", id.as_u64(), sequence)
-            .into_pyobject(py)?
-            .into_any(),
-        Notification::AllowanceExceeded { principal_id } => {
-            ("exceeded", kind_name(principal_id.kind), principal_id.id)
-                .into_pyobject(py)?
-                .into_any()
-        }
-        Notification::Message { id, kind, payload } => {
-            let opcode = match kind {
-                MessageKind::Text => Opcode::Text,
-                MessageKind::Binary => Opcode::Binary,
-            };
-            let payload = PyBytes::new(py, &payload);
-            ("message", id.as_u64(), opcode as u8, payload)
-                .into_pyobject(py)?
-                .into_any()
-        }
-        Notification::ActiveKeys { next, keys } => {
-            ("keys", next, keys).into_pyobject(py)?.into_any()
-        }
-        Notification::Gap { shard, cause } => ("gap", shard, cause).into_pyobject(py)?.into_any(),
-        Notification::Failed { reason } => ("failed", reason).into_pyobject(py)?.into_any(),
-    })
 }

@@ -5,7 +5,6 @@ use std::borrow::Cow;
 use homewire_core::bus::envelope::{self, CommandHeader, EventHeader};
 use homewire_core::bus::shard;
 use homewire_core::input;
-use homewire_core::input::filter::{self, Selection};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -148,32 +147,4 @@ pub fn queued_command_envelope<'py>(
     };
     let (head, tail) = envelope::encode_command_around_sequence(&header);
     (PyBytes::new(py, &head), PyBytes::new(py, &tail))
-}
-
-/// The precedence of filters (spec 000, *Listen to events*): kind, ids and entities in effect.
-/// Raises `InvalidField`.
-#[pyfunction]
-pub fn select_filter(
-    py: Python<'_>,
-    home_ids: Vec<String>,
-    device_ids: Vec<String>,
-    entity_ids: Vec<String>,
-) -> PyResult<(&'static str, Vec<u64>, Vec<String>)> {
-    let [homes, devices, entities] =
-        [&home_ids, &device_ids, &entity_ids].map(|values| strs(values));
-    match filter::select(&homes, &devices, &entities) {
-        Ok(Selection::All) => Ok(("all", vec![], vec![])),
-        Ok(Selection::Homes(ids)) => Ok(("homes", ids, vec![])),
-        Ok(Selection::Devices(ids)) => Ok(("devices", ids, vec![])),
-        Ok(Selection::Entities(names)) => Ok((
-            "entities",
-            vec![],
-            names.into_iter().map(str::to_owned).collect(),
-        )),
-        Err(invalid) => Err(errors::invalid(py, invalid)),
-    }
-}
-
-fn strs(values: &[String]) -> Vec<&str> {
-    values.iter().map(String::as_str).collect()
 }

@@ -8,7 +8,9 @@ mod core;
 mod errors;
 mod event;
 mod input;
+mod notification;
 mod records;
+mod subscription;
 
 use pyo3::prelude::*;
 
@@ -30,8 +32,12 @@ mod _core {
     #[pymodule_export]
     use crate::input::{
         CommandInput, EventInput, command_envelope, event_envelope, parse_command, parse_event,
-        queued_command_envelope, select_filter, shard_of,
+        queued_command_envelope, shard_of,
     };
     #[pymodule_export]
+    use crate::notification::Notification;
+    #[pymodule_export]
     use crate::records::{control_records, record_shards};
+    #[pymodule_export]
+    use crate::subscription::Topic;
 }

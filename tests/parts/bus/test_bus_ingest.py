@@ -8,7 +8,7 @@ import io
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import msgpack
 import orjson
@@ -171,7 +171,7 @@ async def client(
     async with running_bus(redis_server, answer_timeout=bounds.answer, outage_grace=0.2) as bus:
         reader = BodyReader(silence=bounds.silence, timeout=bounds.body)
         context = EventContext(
-            bus, authenticate, Authorisation(Places()), clock=ManualClock(NOW_MS), reader=reader
+            bus, authenticate, Authorisation(cast(Any, Places())), clock=ManualClock(NOW_MS), reader=reader
         )
         app = web.Application(middlewares=[render])
         app.add_routes(routes(context))

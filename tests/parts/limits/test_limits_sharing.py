@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from homewire._core import Core
+from homewire._core import Core, Topic
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.subscription import Subscription
 from homewire.errors import TooManyRequests
 from homewire.limits.connections import ConnectionLimits, ConnectionSharing
 from homewire.limits.rates import BYTES, EVENTS, KEYS, PROJECT, SETTINGS, Rates, RateSharing
@@ -84,8 +85,7 @@ class HolderNode:
 
 
 def reserve(core: Core, principal: Principal, address: str = ADDRESS) -> int:
-    kind, project = principal.kind.value, principal.project_id
-    return core.reserve(kind, project, principal.id, 0, "homes", [1], [], address=address)
+    return core.reserve(principal, Subscription((Topic.Home(1),)), address)
 
 
 @contextmanager
@@ -227,9 +227,7 @@ async def test_connections_of_two_nodes_are_held_to_the_limit(redis_client: Redi
         assert len(two.open(user, 20)) == 9
         for connection in held[:5]:
             here.abandon(connection)
-        await eventually(
-            lambda: true_when(here.connection_counts("user", user.project_id, user.id, None)[0] == 15)
-        )
+        await eventually(lambda: true_when(here.connection_counts(user, None)[0] == 15))
         # Nobody there held more since, but somebody was refused: that is why it looks again.
         await one.sharing.share()
         await two.sharing.share()
@@ -299,9 +297,7 @@ async def test_stopping_node_removes_its_counts(redis_client: Redis, user: Princ
         assert await redis_client.exists(key)
         for connection in held[:3]:
             core.abandon(connection)
-        await eventually(
-            lambda: true_when(core.connection_counts("user", user.project_id, user.id, None)[0] == 1)
-        )
+        await eventually(lambda: true_when(core.connection_counts(user, None)[0] == 1))
         await node.sharing.share()
         assert not await redis_client.exists(key)
         assert node.connection_limits.published == {}
@@ -337,7 +333,7 @@ async def test_without_redis_each_node_limits_by_its_own_count(server: BusServer
             for _ in range(1_000):
                 limits.connections.check(user, ADDRESS)
                 reserve(core, user)
-        assert core.connection_counts("user", 1, 10, None)[0] == 32
+        assert core.connection_counts(user, None)[0] == 32
         # Whether or not the second turns in between.
         assert not all(accepts(limits.rates, sender, 100) for _ in range(1_000))
         assert not task.done()

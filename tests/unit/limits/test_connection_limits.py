@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from homewire._core import Core
+from homewire._core import Core, Topic
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.subscription import Subscription
 from homewire.errors import TooManyRequests
 from homewire.limits.connections import (
     NEVER,
@@ -27,6 +28,7 @@ from homewire.settings import Settings
 from kit.manual_clock import ManualClock
 
 USER = Principal(PrincipalKind.USER, 1, 10, 0)
+ONE_HOME = Subscription((Topic.Home(1),))
 DEVICE = Principal(PrincipalKind.DEVICE, 1, 11, 0)
 HERE = "192.0.2.1"
 SUBJECT: Subject = ("user", 1, "10")
@@ -52,8 +54,7 @@ def connect(
 ) -> int:
     """As the gateway does: check, reserve."""
     connection_limits.check(principal, address)
-    kind, project, account = principal.kind.value, principal.project_id, principal.id
-    return connection_limits.core.reserve(kind, project, account, 0, "homes", [1], [], address=address)
+    return connection_limits.core.reserve(principal, ONE_HOME, address)
 
 
 def refusal(
@@ -132,7 +133,7 @@ def test_topics_have_a_limit_in_bytes(core: Core, setting: str, stranger: Princi
 
     def listen() -> int:
         connection_limits.check(USER, HERE)
-        return core.reserve("user", 1, 10, 0, "entities", [1], names)
+        return core.reserve(USER, Subscription(tuple([Topic.Entity(name, 1) for name in names])))
 
     # Each takes some 800 KB, as far as such a filter takes memory at all.
     first, second = listen(), listen()
@@ -144,7 +145,7 @@ def test_topics_have_a_limit_in_bytes(core: Core, setting: str, stranger: Princi
     # What a connection held is given back with it.
     for each in (first, second):
         core.abandon(each)
-    while core.connection_counts("user", 1, 10, None)[3]:
+    while core.connection_counts(USER, None)[3]:
         pass
     connect(connection_limits)
 
@@ -248,7 +249,7 @@ def test_keys_lie_in_the_slot_of_their_project_or_address(subject: Subject, key:
     "address", ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8:0:7:1:2:3:4", "::1", "fe80::1%eth0"]
 )
 def test_python_and_the_core_name_an_address_alike(core: Core, address: str) -> None:
-    core.reserve("user", 1, 10, 0, "homes", [1], [], address=address)
-    assert core.connection_counts("user", 1, 10, address)[:3] == (1, 1, 1)
+    core.reserve(USER, ONE_HOME, address)
+    assert core.connection_counts(USER, address)[:3] == (1, 1, 1)
     named = [name for kind, _, name, _ in core.connections_above(NEVER, NEVER, NEVER, 0) if kind == "address"]
     assert named == [network_of(address)]

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from homewire._core import Core
+from homewire._core import Core, Topic
 from homewire.auth.cache import BYPASS
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.subscription import Subscription
 from homewire.errors import PermissionDenied, Unavailable
 from homewire.limits.connections import ConnectionLimits
 from homewire.presence.connected import ConnectedDevices
 from homewire.realtime.handshake import Authorized, HandshakeContext, reserve
-from homewire.realtime.subscription import Subscription
 from homewire.sessions.deadlines import ActiveKeys, Deadlines
 from homewire.sessions.expiry import SocketExpiry
 from homewire.settings import Settings
@@ -48,7 +48,7 @@ class Scene:
         self.looked_up.append(at_version)
         if self.homes is None:
             raise PermissionDenied
-        claim = USER, Subscription("homes", self.homes)
+        claim = USER, Subscription(tuple([Topic.Home(home) for home in self.homes]))
         # Behind the read of the store, and before anything is made of it.
         await self.observe("look up")
         return claim
@@ -86,7 +86,7 @@ async def test_reconnecting_device_stays_connected_in_any_order_of_events(core: 
     device = Principal(PrincipalKind.DEVICE, 1, 9, 0)
 
     async def authorize(_as_of: int) -> Authorized:
-        return device, Subscription("command", (device.id,))
+        return device, Subscription((Topic.Command(device.id),))
 
     async def reserved() -> int:
         connection_limits = ConnectionLimits(core, Settings())

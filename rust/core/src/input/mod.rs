@@ -3,7 +3,6 @@
 //! `eventData` and `parameters` are copied from the body byte by byte. Numbers beyond 2^53, escapes and the
 //! order of members arrive as they were sent.
 
-pub mod filter;
 mod json;
 pub mod target;
 

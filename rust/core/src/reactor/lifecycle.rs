@@ -46,10 +46,14 @@ impl Reactor {
         at_ms: u64,
     ) {
         let id = reservation.id;
-        let receiver = reservation.encoding.transport.receiver(InboundLimits {
-            message_bytes: self.limits.message_bytes,
-            keep: self.limits.deliver_messages,
-        });
+        let receiver = reservation
+            .subscription
+            .encoding
+            .transport
+            .receiver(InboundLimits {
+                message_bytes: self.limits.message_bytes,
+                keep: self.limits.deliver_messages,
+            });
         let effects = self.router.subscribe(reservation, at_ms);
         self.execute(effects);
         self.connections.insert(Connection {

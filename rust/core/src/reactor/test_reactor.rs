@@ -18,8 +18,7 @@ use crate::connection::socket::{Socket, SocketOptions};
 use crate::connection::{Connection, Principal, PrincipalKind, State};
 use crate::reactor::inbox::Inbox;
 use crate::reactor::notifications::Notifier;
-use crate::routing::subscription::{Reservation, Subscription};
-use crate::wire::encoding::Encoding;
+use crate::routing::subscription::{Follows, Reservation, SubscribedTopic, Subscription};
 use crate::wire::transport::Transport;
 
 /// Limits under which nothing is ever due.
@@ -69,10 +68,10 @@ pub(super) fn reserve(reactor: &mut Reactor, project: u64, user: u64) -> Connect
     let reservation = Reservation {
         id,
         principal,
-        subscription: Subscription::Homes(vec![1]),
-        follow: true,
-        deactivated_homes: Vec::new(),
-        encoding: Encoding::WEB_SOCKET,
+        subscription: Subscription {
+            follows: Some(Follows::Homes),
+            ..Subscription::of(vec![SubscribedTopic::Home { home: 1 }])
+        },
         address: None,
     };
     let held = Arc::<ConnectionCounts>::default().add(principal, None, 0);

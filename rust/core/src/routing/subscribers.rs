@@ -8,7 +8,7 @@ use crate::routing::access::Access;
 use crate::routing::by_principal::SlotsByPrincipal;
 use crate::routing::index::{AudienceId, Slot};
 use crate::routing::record_dedup::OutboxPosition;
-use crate::routing::subscription::FollowedEntities;
+use crate::routing::subscription::Follows;
 
 /// What routing knows of one connection.
 #[derive(Debug)]
@@ -19,10 +19,8 @@ pub struct Subscriber {
     pub audience: AudienceId,
     /// Place among the members of `audience`.
     pub place: u32,
-    /// Whether the subscription follows the homes that the user joins.
-    pub follow: bool,
-    /// The entities to receive in such a home; `None`: all events.
-    pub entities: Option<Box<FollowedEntities>>,
+    /// What it receives in homes that the user joins.
+    pub follows: Option<Follows>,
     /// When it was reserved, in milliseconds since 1970.
     pub reserved_ms: u64,
     /// Homes that the user joined since the reservation, with the outbox positions of those records.

@@ -1,7 +1,7 @@
 //! A connection of the property, and what it may receive in one state of the store.
 
 use homewire_core::connection::{Principal, PrincipalKind};
-use homewire_core::routing::subscription::{DeviceInHome, Subscription};
+use homewire_core::routing::subscription::{Follows, SubscribedTopic, Subscription};
 
 use crate::truth::{COUNT, PROJECT, Truth, device_key_tag, number, user_key_tag};
 
@@ -50,39 +50,43 @@ impl Subject {
         matches!(self.asked, Asked::AllHomes)
     }
 
-    /// The subscription and the deactivated homes that the handshake finds; `None` if it is refused.
-    pub fn authorise(&self, truth: &Truth) -> Option<(Subscription, Vec<u64>)> {
+    /// The subscription that the handshake finds; `None` if it is refused.
+    pub fn authorise(&self, truth: &Truth) -> Option<Subscription> {
         if !self.is_alive(truth) {
             return None;
         }
-        let subscription = match &self.asked {
+        let topics = match &self.asked {
             Asked::AllHomes => {
                 let belongs = |&home: &usize| truth.belongs(self.owner, home);
                 let (waiting, active): (Vec<_>, Vec<_>) = (0..COUNT)
                     .filter(belongs)
                     .partition(|&home| truth.is_deactivated[home]);
-                let waiting = waiting.into_iter().map(number).collect();
-                let active = active.into_iter().map(number).collect();
-                return Some((Subscription::Homes(active), waiting));
+                return Some(Subscription {
+                    follows: Some(Follows::Homes),
+                    deactivated_homes: waiting.into_iter().map(number).collect(),
+                    ..Subscription::of(active.into_iter().map(home_topic).collect())
+                });
             }
             Asked::Homes(homes) => {
                 if !homes.iter().all(|&it| truth.receives_home(self.owner, it)) {
                     return None;
                 }
-                Subscription::Homes(homes.iter().copied().map(number).collect())
+                homes.iter().copied().map(home_topic).collect()
             }
             &Asked::Device(device, home) => {
                 if !self.has_device(truth, device, home) {
                     return None;
                 }
-                Subscription::Devices(vec![DeviceInHome {
+                vec![SubscribedTopic::Device {
                     device: number(device),
                     home: number(home),
-                }])
+                }]
             }
-            Asked::Commands => Subscription::Commands(number(self.owner)),
+            Asked::Commands => vec![SubscribedTopic::Command {
+                device: number(self.owner),
+            }],
         };
-        Some((subscription, Vec::new()))
+        Some(Subscription::of(topics))
     }
 
     /// Whether its key is valid.
@@ -136,4 +140,8 @@ impl Subject {
             && !truth.is_device_deleted[device]
             && truth.receives_home(self.owner, home)
     }
+}
+
+fn home_topic(home: usize) -> SubscribedTopic {
+    SubscribedTopic::Home { home: number(home) }
 }

@@ -10,7 +10,6 @@ use homewire_core::connection::ids::ConnectionId;
 use homewire_core::routing::router::{Effect, Effects, Match, Router};
 use homewire_core::routing::subscription::Reservation;
 use homewire_core::routing::transitions::concerned_shards;
-use homewire_core::wire::encoding::Encoding;
 
 use crate::subject::{Asked, Sent, Subject};
 use crate::truth::{Announced, COUNT, Change, KEYS, PROJECT, SHARDS, Truth, number};
@@ -327,16 +326,13 @@ impl World {
             key: self.random.below(KEYS),
             asked,
         };
-        let Some((subscription, deactivated_homes)) = subject.authorise(self.truth()) else {
+        let Some(subscription) = subject.authorise(self.truth()) else {
             return;
         };
         let reservation = Reservation {
             id: ConnectionId::from(self.connected.len() as u64),
             principal: subject.principal(),
             subscription,
-            follow: subject.is_following(),
-            deactivated_homes,
-            encoding: Encoding::WEB_SOCKET,
             address: None,
         };
         let effects = self.router.subscribe(reservation, milliseconds(self.step));

@@ -2,17 +2,17 @@
 
 use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::connection::{Principal, PrincipalKind};
-use homewire_core::routing::subscription::{DeviceInHome, Subscription};
+use homewire_core::routing::subscription::Subscription;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::harness::{PROJECT, SHARDS, devices, homes};
+use crate::harness::{PROJECT, SHARDS, commands_to, devices, devices_in, homes};
 use crate::model::About;
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_ACTIVATED, HOME_DEACTIVATED, HOME_DELETED, KEY_ENDED,
     MEMBER_ADDED, MEMBER_REMOVED, MEMBER_WAITS, PROJECT_DISABLED, PROJECT_ENABLED, USER_DELETED,
-    record,
+    entities, record,
 };
 
 #[derive(Clone, Debug)]
@@ -53,10 +53,6 @@ pub enum Step {
 }
 
 fn subscriptions() -> impl Strategy<Value = Subscription> {
-    let entities = |homes: &[u64], entities: &[&str]| Subscription::Entities {
-        homes: homes.to_vec(),
-        entities: entities.iter().map(|&it| it.into()).collect(),
-    };
     prop_oneof![
         // Most subscribers share one audience, where a mistake shows.
         4 => Just(homes(&[1])),
@@ -65,11 +61,11 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
         1 => Just(homes(&[])),
         1 => Just(devices(&[1])),
         1 => Just(devices(&[2, 1])),
-        1 => Just(Subscription::Devices(vec![DeviceInHome { device: 1, home: 2 }])),
+        1 => Just(devices_in(&[(2, 1)])),
         1 => Just(homes(&[2, 3])),
         1 => Just(entities(&[1], &["lamp"])),
         1 => Just(entities(&[1, 2], &["lamp", "door"])),
-        1 => Just(Subscription::Commands(1)),
+        1 => Just(commands_to(1)),
     ]
 }
 

@@ -42,18 +42,16 @@ impl Checked {
     fn take(&mut self, step: Step) {
         match step {
             Step::Reserve(subscriber, what, follow, waiting) => {
-                let follows =
-                    matches!(what, Subscription::Homes(_) | Subscription::Entities { .. });
-                let waiting = if follow && follows {
-                    waiting
-                } else {
-                    Vec::new()
+                let follows = what.follows.clone().filter(|_| follow);
+                let deactivated_homes = follows.as_ref().map_or_else(Vec::new, |_| waiting);
+                let what = Subscription {
+                    follows,
+                    deactivated_homes,
+                    ..what
                 };
-                let id =
-                    self.node
-                        .reserve_with_deactivated(subscriber, what.clone(), follow, &waiting);
-                let subscriber = Subscriber::new(id, subscriber, &what, follow, &waiting);
-                self.subscribers.push(subscriber);
+                let id = self.node.reserve_as(subscriber, what.clone());
+                self.subscribers
+                    .push(Subscriber::new(id, subscriber, &what));
             }
             Step::Route(routed) => self.route(&routed),
             Step::Gap(id) => {

@@ -7,7 +7,6 @@ use homewire_core::connection::counts::{CountKey, Counts, Thresholds};
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::routing::subscription::Reservation;
-use homewire_core::wire::encoding::Encoding;
 
 use crate::harness::{Node, PROJECT, TIMEOUT, homes, limits};
 
@@ -31,9 +30,6 @@ fn reserve(node: &Node) -> ConnectionId {
         id,
         principal: DEVICE,
         subscription: homes(&[1]),
-        follow: false,
-        deactivated_homes: Vec::new(),
-        encoding: Encoding::WEB_SOCKET,
         address: here(),
     });
     id

@@ -4,10 +4,12 @@ use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::bus::shard::shard_of;
 use homewire_core::connection::Principal;
 use homewire_core::reactor::inbox::ShardEntry;
-use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
 use crate::client::Received;
-use crate::harness::{Node, PROJECT, SHARDS, command, copy, device, event, homes, limits, user};
+use crate::harness::{
+    Node, PROJECT, SHARDS, command, commands_to, copy, device, devices_in, event, homes, limits,
+    user,
+};
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
     PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED, device_event, device_in, entities,
@@ -208,10 +210,10 @@ fn ended_key_closes_its_connections() {
     let (_, mut old) = node.connect_for(with_key(user(1), 7), homes(&[1]), true);
     let (new_id, mut new) = node.connect_for(with_key(user(1), 8), homes(&[1]), true);
     let (other_id, mut other) = node.connect_for(with_key(user(2), 7), homes(&[1]), true);
-    let commands = Subscription::Commands(1);
+    let commands = commands_to(1);
     let (device_id, mut of_device) =
         node.connect_for(with_key(device(1), 7), commands.clone(), false);
-    let (_, mut later) = node.connect_for(with_key(device(2), 7), Subscription::Commands(2), false);
+    let (_, mut later) = node.connect_for(with_key(device(2), 7), commands_to(2), false);
     let of_user = ControlHeader {
         user: 1,
         key_tag: 7,
@@ -351,7 +353,7 @@ fn record_of_an_unknown_type_closes_the_subscribers_of_its_shard() {
 fn entry_in_wrong_shard_is_skipped() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1]), false);
-    let (commands_id, mut commands) = node.connect_for(device(1), Subscription::Commands(1), false);
+    let (commands_id, mut commands) = node.connect_for(device(1), commands_to(1), false);
     let misplaced = |entry: ShardEntry| ShardEntry {
         shard: shard_of(2, SHARDS),
         ..entry
@@ -390,10 +392,7 @@ fn entry_in_wrong_shard_is_skipped() {
 #[test]
 fn subscriber_of_moved_device_receives_rest_of_batch() {
     let node = Node::start(limits());
-    let both = Subscription::Devices(vec![
-        DeviceInHome { device: 8, home: 1 },
-        DeviceInHome { device: 9, home: 2 },
-    ]);
+    let both = devices_in(&[(1, 8), (2, 9)]);
     let (_, mut client) = node.connect_for(user(1), both, false);
     let moved = ControlHeader {
         device: 8,

@@ -21,7 +21,7 @@ use homewire_core::core::Core;
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::reactor::notifications::Notification;
-use homewire_core::routing::subscription::{DeviceInHome, Reservation, Subscription};
+use homewire_core::routing::subscription::{Follows, Reservation, SubscribedTopic, Subscription};
 use homewire_core::wire::encoding::Encoding;
 use homewire_core::wire::transport::Transport;
 use mio::unix::SourceFd;
@@ -69,14 +69,29 @@ pub fn limits() -> Limits {
     }
 }
 
+/// Homes, and those that the user joins.
 pub fn homes(ids: &[u64]) -> Subscription {
-    Subscription::Homes(ids.to_vec())
+    let topics = ids.iter().map(|&home| SubscribedTopic::Home { home });
+    Subscription {
+        follows: Some(Follows::Homes),
+        ..Subscription::of(topics.collect())
+    }
 }
 
 /// Devices, all in home 1.
 pub fn devices(ids: &[u64]) -> Subscription {
-    let in_home = |&device| DeviceInHome { device, home: 1 };
-    Subscription::Devices(ids.iter().map(in_home).collect())
+    let pairs: Vec<_> = ids.iter().map(|&device| (1, device)).collect();
+    devices_in(&pairs)
+}
+
+/// Devices, each in its home: home and device.
+pub fn devices_in(pairs: &[(u64, u64)]) -> Subscription {
+    let in_home = |&(home, device)| SubscribedTopic::Device { device, home };
+    Subscription::of(pairs.iter().map(in_home).collect())
+}
+
+pub fn commands_to(device: u64) -> Subscription {
+    Subscription::of(vec![SubscribedTopic::Command { device }])
 }
 
 /// An event of a home; `name` is its type, by which the test recognises it.
@@ -194,11 +209,12 @@ impl Node {
         follow: bool,
         deactivated_homes: &[u64],
     ) -> ConnectionId {
-        self.reserve_as(Reservation {
-            follow,
+        let subscription = Subscription {
+            follows: subscription.follows.filter(|_| follow),
             deactivated_homes: deactivated_homes.to_vec(),
-            ..self.reservation(principal, subscription)
-        })
+            ..subscription
+        };
+        self.reserve_as(principal, subscription)
     }
 
     /// The same with this encoding.
@@ -208,28 +224,24 @@ impl Node {
         principal: Principal,
         subscription: Subscription,
     ) -> ConnectionId {
-        self.reserve_as(Reservation {
+        let subscription = Subscription {
+            follows: None,
             encoding,
-            ..self.reservation(principal, subscription)
-        })
+            ..subscription
+        };
+        self.reserve_as(principal, subscription)
     }
 
-    fn reserve_as(&self, reservation: Reservation) -> ConnectionId {
-        let id = reservation.id;
-        self.core.reserve(reservation);
-        id
-    }
-
-    fn reservation(&self, principal: Principal, subscription: Subscription) -> Reservation {
-        Reservation {
-            id: self.core.next_id(),
+    /// The same, exactly this.
+    pub fn reserve_as(&self, principal: Principal, subscription: Subscription) -> ConnectionId {
+        let id = self.core.next_id();
+        self.core.reserve(Reservation {
+            id,
             principal,
             subscription,
-            follow: false,
-            deactivated_homes: Vec::new(),
-            encoding: Encoding::WEB_SOCKET,
             address: None,
-        }
+        });
+        id
     }
 
     pub fn adopt(&self, id: ConnectionId, early: &[u8]) -> Client {

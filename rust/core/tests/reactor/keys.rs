@@ -3,10 +3,9 @@
 use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::connection::{Principal, PrincipalId};
 use homewire_core::reactor::notifications::Notification;
-use homewire_core::routing::subscription::Subscription;
 
 use crate::client::Received;
-use crate::harness::{Node, PROJECT, device, event, homes, limits, user};
+use crate::harness::{Node, PROJECT, commands_to, device, event, homes, limits, user};
 use crate::records::{KEY_ENDED, events, everywhere, received_so_far, record, route_all};
 
 fn with_key(principal: Principal, key_tag: u64) -> Principal {
@@ -52,7 +51,7 @@ fn keys_of_open_user_connections_are_reported_in_parts() {
         let principal = with_key(user(1 + number % 3), 70 + number % 5);
         clients.push(node.connect_for(principal, homes(&[1]), false));
     }
-    let _commands = node.connect_for(with_key(device(1), 99), Subscription::Commands(1), false);
+    let _commands = node.connect_for(with_key(device(1), 99), commands_to(1), false);
     node.reserve_for(with_key(user(9), 99), homes(&[1]), false);
     let expected: Vec<_> = (1..=3)
         .flat_map(|user| (70..75).map(move |tag| (PROJECT, user, tag)))
@@ -83,7 +82,7 @@ fn end_key_closes_all_its_connections() {
     let reserved = node.reserve_for(with_key(user(1), 7), homes(&[1]), true);
     let (other_id, mut other) = node.connect_for(with_key(user(1), 8), homes(&[1]), true);
     let (user_id, mut of_other) = node.connect_for(with_key(user(2), 7), homes(&[1]), true);
-    let commands = Subscription::Commands(1);
+    let commands = commands_to(1);
     let (device_id, mut of_device) = node.connect_for(with_key(device(1), 7), commands, false);
     route_all(&node, [event(1, "before"), event(2, "before")]);
     node.core.end_key(of_user(1), 7);

@@ -5,7 +5,7 @@ use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::bus::shard::shard_of;
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::{Principal, PrincipalKind};
-use homewire_core::routing::subscription::{DeviceInHome, Subscription};
+use homewire_core::routing::subscription::{Follows, SubscribedTopic, Subscription};
 
 use crate::client::{Client, Received};
 use crate::harness::SHARDS;
@@ -133,19 +133,12 @@ enum Followed {
 }
 
 impl Subscriber {
-    pub fn new(
-        id: ConnectionId,
-        principal: Principal,
-        subscription: &Subscription,
-        follow: bool,
-        waiting: &[u64],
-    ) -> Self {
+    pub fn new(id: ConnectionId, principal: Principal, subscription: &Subscription) -> Self {
         let names = |entities: &[Box<str>]| entities.iter().map(ToString::to_string).collect();
-        let followed = match subscription {
-            Subscription::Homes(_) => Some(Followed::Everything),
-            Subscription::Entities { entities, .. } => Some(Followed::Entities(names(entities))),
-            Subscription::Devices(_) | Subscription::Bound(_) | Subscription::Commands(_) => None,
-        };
+        let follows = subscription.follows.as_ref().map(|follows| match follows {
+            Follows::Homes => Followed::Everything,
+            Follows::Entities(entities) => Followed::Entities(names(&entities.0)),
+        });
         Self {
             id,
             principal,
@@ -155,11 +148,8 @@ impl Subscriber {
             settled: 0,
             pending_close: None,
             unsubscribed: false,
-            topics: topics(subscription)
-                .into_iter()
-                .chain(waiting.iter().copied().map(Topic::Waiting))
-                .collect(),
-            follows: followed.filter(|_| follow),
+            topics: topics(subscription).collect(),
+            follows,
             joined: Vec::new(),
             revoked_at: None,
             unsubscribes_after_batch: false,
@@ -370,29 +360,16 @@ impl Subscriber {
     }
 }
 
-fn topics(subscription: &Subscription) -> Vec<Topic> {
-    match subscription {
-        Subscription::Homes(homes) => homes.iter().copied().map(Topic::Home).collect(),
-        Subscription::Devices(devices) => devices
-            .iter()
-            .map(|&DeviceInHome { device, home }| Topic::Device { home, device })
-            .collect(),
-        Subscription::Entities { homes, entities } => homes
-            .iter()
-            .flat_map(|&home| {
-                entities.iter().map(move |entity| Topic::Entity {
-                    home,
-                    entity: entity.to_string(),
-                })
-            })
-            .collect(),
-        Subscription::Bound(entities) => entities
-            .iter()
-            .map(|it| Topic::Entity {
-                home: it.home,
-                entity: it.entity.to_string(),
-            })
-            .collect(),
-        Subscription::Commands(device) => vec![Topic::Command(*device)],
-    }
+fn topics(subscription: &Subscription) -> impl Iterator<Item = Topic> {
+    let waiting = subscription.deactivated_homes.iter().copied();
+    let topics = subscription.topics.iter().map(|topic| match topic {
+        &SubscribedTopic::Home { home } => Topic::Home(home),
+        &SubscribedTopic::Device { device, home } => Topic::Device { home, device },
+        SubscribedTopic::Entity { entity, home } => Topic::Entity {
+            home: *home,
+            entity: entity.to_string(),
+        },
+        &SubscribedTopic::Command { device } => Topic::Command(device),
+    });
+    topics.chain(waiting.map(Topic::Waiting))
 }

@@ -1,10 +1,11 @@
 //! Control records about devices, homes and projects that moved or were deleted.
 
 use homewire_core::bus::envelope::ControlHeader;
-use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
 use crate::client::Received;
-use crate::harness::{Node, SHARDS, command, copy, device, event, homes, limits, user};
+use crate::harness::{
+    Node, SHARDS, command, commands_to, copy, device, devices_in, event, homes, limits, user,
+};
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, PROJECT_DELETED, PROJECT_DISABLED, PROJECT_ENABLED,
     device_event, device_in, entities, events, everywhere, received_so_far, record, route_all,
@@ -13,12 +14,9 @@ use crate::records::{
 #[test]
 fn deleted_device_closes_its_commands_and_sole_subscribers() {
     let node = Node::start(limits());
-    let (_, mut commands) = node.connect_for(device(1), Subscription::Commands(1), false);
+    let (_, mut commands) = node.connect_for(device(1), commands_to(1), false);
     let (_, mut alone) = node.connect_for(user(1), device_in(2, 1), false);
-    let two = Subscription::Devices(vec![
-        DeviceInHome { device: 1, home: 2 },
-        DeviceInHome { device: 2, home: 2 },
-    ]);
+    let two = devices_in(&[(2, 1), (2, 2)]);
     let (two_id, mut two) = node.connect_for(user(1), two, false);
     let (home_id, mut home) = node.connect_for(user(1), homes(&[2]), false);
     let deleted = ControlHeader {
@@ -62,7 +60,7 @@ fn moved_device_is_not_received_in_old_home() {
     let (_, mut subscriber) = node.connect_for(user(1), device_in(1, 7), false);
     let (there_id, mut there) = node.connect_for(user(2), device_in(2, 7), false);
     let (home_id, mut home) = node.connect_for(user(1), homes(&[1]), false);
-    let (commands_id, mut commands) = node.connect_for(device(7), Subscription::Commands(7), false);
+    let (commands_id, mut commands) = node.connect_for(device(7), commands_to(7), false);
     let moved = |from: &'static str, to, moment| ControlHeader {
         device: 7,
         home: to,
@@ -174,7 +172,7 @@ fn ended_project_is_received_in_each_shard_up_to_copy() {
         let node = Node::start(limits());
         let (_, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
         let (_, mut nothing) = node.connect_for(user(2), homes(&[]), true);
-        let (_, mut commands) = node.connect_for(device(3), Subscription::Commands(3), false);
+        let (_, mut commands) = node.connect_for(device(3), commands_to(3), false);
         let ended = record(record_type, 1);
         route_all(
             &node,

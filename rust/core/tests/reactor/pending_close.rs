@@ -6,11 +6,12 @@ use homewire_core::bus::envelope::{ControlHeader, EventHeader};
 use homewire_core::bus::shard::shard_of;
 use homewire_core::connection::Principal;
 use homewire_core::reactor::Limits;
-use homewire_core::routing::subscription::Subscription;
 use homewire_core::wire::frame::Opcode;
 
 use crate::client::Received;
-use crate::harness::{Node, PROJECT, SHARDS, copy, device, entry, event, homes, limits, user};
+use crate::harness::{
+    Node, PROJECT, SHARDS, commands_to, copy, device, entry, event, homes, limits, user,
+};
 use crate::records::{
     MEMBER_ADDED, MEMBER_REMOVED, PROJECT_DISABLED, USER_DELETED, device_in, entities,
     entity_event, events, member, received_so_far, record, route_all,
@@ -148,7 +149,7 @@ fn gap_closes_connections_that_may_miss_entries() {
     let (id, mut home) = node.connect_for(user(1), homes(&[2, 3]), true);
     // The end of this key would be announced in the shard of its user.
     let (_, mut owner) = node.connect_for(user(2), homes(&[1]), true);
-    let (_, mut commands) = node.connect_for(device(2), Subscription::Commands(2), false);
+    let (_, mut commands) = node.connect_for(device(2), commands_to(2), false);
     let (_, mut lamp) = node.connect_for(user(1), entities(&[2], &["lamp"]), false);
     let (other_id, mut other) = node.connect_for(user(1), homes(&[1, 3]), true);
     let reserved = node.reserve_for(user(1), device_in(2, 7), false);

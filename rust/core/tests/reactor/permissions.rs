@@ -2,13 +2,13 @@
 
 use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::reactor::inbox::ShardEntry;
-use homewire_core::routing::subscription::{BoundEntity, Subscription};
+use homewire_core::routing::subscription::Subscription;
 
 use crate::client::Received;
 use crate::harness::{Node, copy, event, homes, limits, user};
 use crate::records::{
     ENTITY_MOVED, HOME_DELETED, PERMISSION_ENDED, device_event, device_in, entities, entity_event,
-    events, everywhere, received_so_far, record, route_all,
+    entity_in, events, everywhere, received_so_far, record, route_all,
 };
 
 /// What may be read, each in a home.
@@ -75,11 +75,10 @@ impl Permission {
 }
 
 pub fn bound(entities: &[(u64, &str)]) -> Subscription {
-    let each = |&(home, entity): &(u64, &str)| BoundEntity {
-        entity: entity.into(),
-        home,
-    };
-    Subscription::Bound(entities.iter().map(each).collect())
+    let topics = entities
+        .iter()
+        .map(|&(home, entity)| entity_in(home, entity));
+    Subscription::of(topics.collect())
 }
 
 #[test]

@@ -60,14 +60,7 @@ fn subscription_to(permissions: &[Permission]) -> Subscription {
     let Some(mut first) = all.next() else {
         return homes(&[]);
     };
-    for next in all {
-        match (&mut first, next) {
-            (Subscription::Homes(more), Subscription::Homes(next)) => more.extend(next),
-            (Subscription::Devices(more), Subscription::Devices(next)) => more.extend(next),
-            (Subscription::Bound(more), Subscription::Bound(next)) => more.extend(next),
-            _ => panic!("a filter of two kinds"),
-        }
-    }
+    first.topics.extend(all.flat_map(|it| it.topics));
     first
 }
 

@@ -8,11 +8,12 @@ use homewire_core::connection::ids::ConnectionId;
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::reactor::notifications::Notification;
-use homewire_core::routing::subscription::Subscription;
 use proptest::prelude::*;
 
 use crate::client::{Client, Received};
-use crate::harness::{Node, PROJECT, SHARDS, command, device, homes, limits, property};
+use crate::harness::{
+    Node, PROJECT, SHARDS, command, commands_to, device, homes, limits, property,
+};
 
 const DEVICE: u64 = 2;
 
@@ -47,7 +48,7 @@ fn first(sequences: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
 }
 
 fn reserve(node: &Node) -> ConnectionId {
-    node.reserve_for(device(DEVICE), Subscription::Commands(DEVICE), false)
+    node.reserve_for(device(DEVICE), commands_to(DEVICE), false)
 }
 
 fn received(client: &mut Client, count: usize) -> Vec<String> {

@@ -3,11 +3,13 @@
 use homewire_core::bus::envelope::{ControlHeader, EventHeader};
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::reactor::inbox::ShardEntry;
-use homewire_core::routing::subscription::{DeviceInHome, Subscription};
+use homewire_core::routing::subscription::{
+    FollowedEntities, Follows, SubscribedTopic, Subscription,
+};
 use homewire_core::wire::transport::MessageKind;
 
 use crate::client::{Client, Received};
-use crate::harness::{Node, PROJECT, SHARDS, copy, entry};
+use crate::harness::{Node, PROJECT, SHARDS, copy, devices_in, entry};
 
 pub const MEMBER_ADDED: u64 = 1;
 pub const MEMBER_REMOVED: u64 = 2;
@@ -51,15 +53,25 @@ pub fn of_home(record_type: u64, moment: u64, home: u64) -> ControlHeader<'stati
     member(record_type, moment, 0, home)
 }
 
+pub fn entity_in(home: u64, entity: &str) -> SubscribedTopic {
+    SubscribedTopic::Entity {
+        entity: entity.into(),
+        home,
+    }
+}
+
+/// Entities in each of these homes, and in those that the user joins.
 pub fn entities(homes: &[u64], names: &[&str]) -> Subscription {
-    Subscription::Entities {
-        homes: homes.to_vec(),
-        entities: names.iter().map(|&it| it.into()).collect(),
+    let each_home = |&home: &u64| names.iter().map(move |&entity| entity_in(home, entity));
+    let names = names.iter().map(|&it| it.into()).collect();
+    Subscription {
+        follows: Some(Follows::Entities(Box::new(FollowedEntities(names)))),
+        ..Subscription::of(homes.iter().flat_map(each_home).collect())
     }
 }
 
 pub fn device_in(home: u64, device: u64) -> Subscription {
-    Subscription::Devices(vec![DeviceInHome { device, home }])
+    devices_in(&[(home, device)])
 }
 
 pub fn device_event(home: u64, device: u64, name: &str) -> ShardEntry {

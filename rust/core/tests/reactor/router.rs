@@ -8,7 +8,6 @@ use homewire_core::bus::shard::shard_of;
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::routing::router::{Effect, Effects, Match, Router};
 use homewire_core::routing::subscription::{Reservation, Subscription};
-use homewire_core::wire::encoding::Encoding;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -49,29 +48,22 @@ impl Checked {
     fn take(&mut self, step: Step) {
         match step {
             Step::Reserve(principal, subscription, follow, waiting) => {
-                let follows = follow
-                    && matches!(
-                        subscription,
-                        Subscription::Homes(_) | Subscription::Entities { .. }
-                    );
-                let waiting = if follows { waiting } else { Vec::new() };
+                let follows = subscription.follows.clone().filter(|_| follow);
+                let deactivated_homes = follows.as_ref().map_or_else(Vec::new, |_| waiting);
+                let subscription = Subscription {
+                    follows,
+                    deactivated_homes,
+                    ..subscription
+                };
                 let id = ConnectionId::from(self.subscribers.len() as u64);
-                self.subscribers.push(Subscriber::new(
-                    id,
-                    principal,
-                    &subscription,
-                    follow,
-                    &waiting,
-                ));
+                self.subscribers
+                    .push(Subscriber::new(id, principal, &subscription));
                 self.received.push(Vec::new());
                 self.closed.push(None);
                 let reservation = Reservation {
                     id,
                     principal,
                     subscription,
-                    follow,
-                    deactivated_homes: waiting,
-                    encoding: Encoding::WEB_SOCKET,
                     address: None,
                 };
                 let effects = self.router.subscribe(reservation, 0);

@@ -20,7 +20,8 @@ use homewire_core::wire::transport::{MessageKind, Transport};
 
 use crate::client::Received;
 use crate::harness::{
-    Node, PROJECT, SHARDS, TIMEOUT, copy, device, event, event_with_body, homes, limits, user,
+    Node, PROJECT, SHARDS, TIMEOUT, commands_to, copy, device, event, event_with_body, homes,
+    limits, user,
 };
 use crate::records::{USER_DELETED, record};
 
@@ -123,7 +124,7 @@ fn queued_command_is_framed_for_each_transport() {
             ..CommandHeader::default()
         })
     };
-    let commands = || Subscription::Commands(2);
+    let commands = || commands_to(2);
     let (_, mut web_socket) = node.connect_for(device(2), commands(), false);
     let id = node.reserve_encoded(STREAM, device(2), commands());
     node.core.deliver_first(id, 1, vec![command(1)]);

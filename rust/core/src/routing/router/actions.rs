@@ -97,7 +97,12 @@ impl Router {
                 let permission = ended_permission(losers, copy)?;
                 if let Some(lost) = self.lost_topics(topics, permission.as_ref(), copy)? {
                     for slot in self.losers(losers, permission.as_ref(), lost, copy) {
-                        if followers_wait && self.subscribers.at(slot).is_some_and(|it| it.follow) {
+                        if followers_wait
+                            && self
+                                .subscribers
+                                .at(slot)
+                                .is_some_and(|it| it.follows.is_some())
+                        {
                             self.wait_for_home(slot, copy);
                         } else {
                             self.lose(slot, lost, code, reversal, copy);
@@ -264,7 +269,7 @@ impl Router {
         let may_be_back = self
             .subscribers
             .at(slot)
-            .is_some_and(|it| !it.follow && may_be_reversed(reversal, record, it));
+            .is_some_and(|it| it.follows.is_none() && may_be_reversed(reversal, record, it));
         if may_be_back {
             self.resubscribe_after_batch(slot);
         } else {

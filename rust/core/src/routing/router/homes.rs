@@ -9,6 +9,7 @@ use crate::bus::envelope::ControlHeader;
 use crate::routing::access::Access;
 use crate::routing::index::Slot;
 use crate::routing::record_bodies::names_ended_key;
+use crate::routing::subscription::Follows;
 use crate::routing::topic::TopicRef;
 use crate::routing::transitions::HomeState;
 
@@ -55,7 +56,7 @@ impl Router {
             subscriber.joined_homes.retain(|(known, _)| *known != home);
             subscriber.joined_homes.push((home, position));
         }
-        if subscriber.follow {
+        if subscriber.follows.is_some() {
             self.subscribe_to_home(slot, state, record);
         }
     }
@@ -82,13 +83,15 @@ impl Router {
         let Some(subscriber) = self.subscribers.at_mut(slot) else {
             return;
         };
-        let entities = subscriber.entities.take();
-        let more: SmallVec<[TopicRef<'_>; 4]> = match (state, &entities) {
+        let follows = subscriber.follows.take();
+        let more: SmallVec<[TopicRef<'_>; 4]> = match (state, &follows) {
             (HomeState::Deactivated, _) => {
                 SmallVec::from_iter([TopicRef::DeactivatedHome { project, home }])
             }
-            (HomeState::Active, None) => SmallVec::from_iter([TopicRef::Home { project, home }]),
-            (HomeState::Active, Some(followed)) => followed
+            (HomeState::Active, None | Some(Follows::Homes)) => {
+                SmallVec::from_iter([TopicRef::Home { project, home }])
+            }
+            (HomeState::Active, Some(Follows::Entities(entities))) => entities
                 .0
                 .iter()
                 .map(|entity| TopicRef::Entity {
@@ -101,7 +104,7 @@ impl Router {
         self.change_topics(slot, |topic| topic.home() != Some(home), &more);
         drop(more);
         if let Some(subscriber) = self.subscribers.at_mut(slot) {
-            subscriber.entities = entities;
+            subscriber.follows = follows;
         }
     }
 

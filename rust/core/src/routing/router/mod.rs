@@ -21,7 +21,7 @@ use crate::routing::blocks::{Blocks, OpenBlock};
 use crate::routing::index::{AudienceId, Index, Slot};
 use crate::routing::record_dedup::RecordDedup;
 use crate::routing::subscribers::{Subscriber, Subscribers};
-use crate::routing::subscription::{Reservation, followed, subscription_topics};
+use crate::routing::subscription::Reservation;
 use crate::routing::topic::{Topic, TopicRef};
 use crate::wire::encoding::Encoding;
 
@@ -101,34 +101,19 @@ impl Router {
             id,
             principal,
             subscription,
-            follow,
-            deactivated_homes,
-            encoding,
             ..
         } = reservation;
-        let project = principal.project;
-        let mut topics = subscription_topics(project, &subscription);
-        topics.extend(
-            deactivated_homes
-                .iter()
-                .map(|&home| TopicRef::DeactivatedHome { project, home }),
-        );
-        let (audience, place) = self.index.join(id.slot(), &topics, encoding);
+        let topics: SmallVec<[_; 4]> = subscription.topics(principal.project).collect();
+        let (audience, place) = self.index.join(id.slot(), &topics, subscription.encoding);
         drop(topics);
         self.deliver_open_block(audience, place as usize);
-        let (follow, entities) = if follow {
-            followed(subscription)
-        } else {
-            (false, None)
-        };
         self.subscribers.insert(Subscriber {
             id,
             principal,
             access: Access::Active,
             audience,
             place,
-            follow,
-            entities,
+            follows: subscription.follows,
             reserved_ms,
             joined_homes: Vec::new(),
         });

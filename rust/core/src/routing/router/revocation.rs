@@ -126,7 +126,7 @@ impl Router {
         };
         if subscriber.access.revoked_at().is_some() {
             self.after_batch.push(subscriber.id);
-        } else if !subscriber.follow || subscriber.access != Access::Active {
+        } else if subscriber.follows.is_none() || subscriber.access != Access::Active {
             self.close_now(slot, code);
         }
     }
