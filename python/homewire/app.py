@@ -312,9 +312,9 @@ def _add_realtime_tier(
 def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Audit, rates: Rates) -> None:
     """Add the REST service, its documentation and the pages of e-mails."""
     stack, settings, store = parts.stack, parts.settings, parts.store
-    messages = MessageService.of(settings, parts.redis, parts.url, store.projects.get, parts.clock)
+    messages = MessageService.of(settings, parts.redis, store.projects.get, parts.clock)
     in_background(stack, messages.run(), parts.failed)
-    webhooks = WebhookService(parts.url, settings, parts.clock)
+    webhooks = WebhookService(parts.redis, settings, parts.clock)
     in_background(stack, webhooks.run(), parts.failed)
     parts.metric_sources.extend((messages.metrics, webhooks.metrics))
     slots = SortSlots(settings.sorted_lists, settings.sorted_lists_per_project)

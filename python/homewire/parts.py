@@ -30,9 +30,10 @@ from homewire.realtime.core_events import (
 )
 from homewire.redis.address import parse_address
 from homewire.redis.checks import require_fit
-from homewire.redis.connect import Pool, connect, translate_redis_errors
+from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.deployment import Identity
 from homewire.redis.embedded import EmbeddedServer
+from homewire.redis.servers import Connections
 from homewire.repositories import Store
 from homewire.server.limits import ServerLimits
 from homewire.server.requests import BodyReader
@@ -66,8 +67,9 @@ async def start_parts(stack: AsyncExitStack, settings: Settings, clock: Clock = 
     redis = connect(url)
     stack.push_async_callback(redis.aclose)
     identity = await _identity(settings, redis, url)
-    in_background(stack, identity.watch(redis, Pool.of(redis).disconnect), failed)
-    bus = await _start_bus(stack, settings, redis, url, identity, failed)
+    servers = Connections.of(redis).servers
+    in_background(stack, identity.watch(redis, servers.identity_keys, servers.disconnect), failed)
+    bus = await _start_bus(stack, settings, redis, url, failed)
     relay = Relay(redis, settings.shards, clock)
     stack.push_async_callback(relay.close)
     in_background(stack, relay.run(), failed)
@@ -121,7 +123,7 @@ async def _identity(settings: Settings, redis: Redis, url: str) -> Identity:
             await ensure_epochs(redis, settings.shards)
     except Unavailable as error:
         raise ConfigurationError(f"Redis at {redacted(url)} does not answer, or cannot serve now") from error
-    Pool.of(redis).identity = identity
+    Connections.of(redis).servers.identity = identity
     return identity
 
 
@@ -130,11 +132,10 @@ async def _start_bus(
     settings: Settings,
     redis: Redis,
     url: str,
-    identity: Identity,
     failed: asyncio.Future[Exception],
 ) -> Bus:
     bus_settings = BusSettings.of(settings, url)
-    bus = Bus(bus_settings, identity)
+    bus = Bus(bus_settings, Connections.of(redis).servers)
     await bus.start()
     stack.push_async_callback(bus.close)
     in_background(stack, Retention(redis, bus_settings).run(), failed)

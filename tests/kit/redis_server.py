@@ -13,12 +13,14 @@ from typing import Any
 
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
+from redis.asyncio.client import Monitor
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from homewire.bus.append import Bus
 from homewire.bus.shards import BusError, BusSettings, events_key
 from homewire.redis.connect import connect
 from homewire.redis.embedded import find_binary
+from homewire.redis.servers import Connections
 from kit.clock import resume, suspend
 from kit.node import CLUSTER, reserved_port
 
@@ -146,13 +148,22 @@ async def eventually(condition: Callable[[], bool], within: float = TIMEOUT_S) -
 
 
 @asynccontextmanager
+async def monitored(redis: Redis) -> AsyncIterator[Monitor]:
+    """All commands that the server of a client gets, on a unix socket."""
+    server = Connections.of(redis).servers.single
+    assert server is not None
+    async with Redis(unix_socket_path=server.address.path) as own, own.monitor() as monitor:
+        yield monitor
+
+
+@asynccontextmanager
 async def watched_scripts(redis: Redis) -> AsyncIterator[list[int]]:
     """The size of each script that runs meanwhile: how many words its commands have. Complete at the end.
 
     Redis does nothing else while a script runs, and how long that takes depends on the machine.
     """
     sizes: list[int] = []
-    async with redis.monitor() as monitor:
+    async with monitored(redis) as monitor:
 
         async def count() -> None:
             async for said in monitor.listen():
@@ -190,5 +201,4 @@ async def not_cancelled(redis: Redis, tasks: Sequence[asyncio.Task[None]], withi
 
 async def append_many(bus: Bus, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:
     """Append `(shard, envelope)` items as one bulk request does."""
-    commands = b"".join([bus.prefixes.xadd(shard, envelope) for shard, envelope in items])
-    return await bus.append_all(commands, len(items), items[-1][0])
+    return await bus.append_each(items)

@@ -37,8 +37,9 @@ from homewire.errors import NotConfirmed, Unavailable
 from homewire.log import Seldom
 from homewire.messages.models import OutboxMessage, OutboxQueue
 from homewire.messages.queue import QUEUE, queue_call
-from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.redis.connect import translate_redis_errors
 from homewire.redis.pipeline import AutoPipeline, Call
+from homewire.redis.server_pipeline import COMMAND_S
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot, ids_among
 from homewire.store.script import lua, standalone
 

@@ -1,58 +1,54 @@
 """The bus: appends envelopes to shards, many appends in one write.
 
-All appends of one turn of the event loop go out in one `transport.write`, and Redis answers them after one
-fsync (group commit). So an acknowledged event costs a few µs here, and `appendfsync always` is affordable.
+An acknowledged event costs a few µs here, and `appendfsync always` is affordable (`bus/server_link.py`). On a
+Redis Cluster there is one link for each master, and an append goes to the one that serves its shard's slot.
 
 The outcomes of an append:
 
 | when                                                   | outcome                                          |
 | ------------------------------------------------------ | ------------------------------------------------ |
 | Redis answered                                         | the stream id                                    |
-| Redis refused (OOM, LOADING, READONLY, MISCONF, MOVED) | BusUnavailable: not stored                       |
+| MOVED, ASK, TRYAGAIN, CLUSTERDOWN: not executed        | sent again, as long as an outage is waited for   |
+| Redis refused (OOM, LOADING, READONLY, MISCONF)        | BusUnavailable: not stored                       |
 | no connection for `outage_grace`, or the queue is full | BusUnavailable at once: nothing was sent         |
 | written, then no answer in time, or connection lost    | NotConfirmed: may be stored, and is not repeated |
-
-The deadline finds a Redis process that hangs while its kernel still accepts bytes: the bus drops the
-connection, and everything written on it is not confirmed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import random
 import secrets
-from collections import deque
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import structlog
-from hiredis import ReplyError
 
 from homewire._core import XaddPrefixes
+from homewire.bus.server_link import PendingAppends, ServerLink
 from homewire.bus.shards import BusError, BusSettings, BusStats, epoch_key, events_key, once_key
-from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
+from homewire.errors import BusUnavailable, NotConfirmed
 from homewire.log import Seldom
-from homewire.redis.address import RedisAddress, parse_address
-from homewire.redis.connection import PendingReplies, RedisConnection, exchange, open_connection, pack
-from homewire.redis.deployment import QUESTION, Identity
+from homewire.redis.address import parse_address
+from homewire.redis.cluster import Redirect, is_failing_over, slot_of
+from homewire.redis.connection import RedisConnection, exchange, pack
+from homewire.redis.servers import Server, Servers
 
-MIN_DELAY: Final = 0.05
-MAX_DELAY: Final = 1.0
-"""Bounds of the pause between two attempts to connect, in seconds."""
-DEADLINE_GRAIN: Final = 0.1
-"""Seconds between two checks of the deadlines, while replies are pending."""
 TRIM_INTERVAL: Final = 1.0
 """Seconds between two appends to a shard that also trim it by age."""
 CHECKED_MS: Final = 60_000
 """After a reconnect the bus checks the last confirmed entry if it is younger. An older one is on disk and on
 the replicas."""
+REPEAT_S: Final = 0.05
+"""Pause before an append is sent again to a slot that has no master for a moment."""
 
 APPEND_ONCE: Final = Path(__file__).with_name("append_once.lua").read_bytes()
 APPEND_ONCE_SHA: Final = hashlib.sha1(APPEND_ONCE, usedforsecurity=False).hexdigest().encode()
 
-Reply: TypeAlias = bytes | int | list[Any] | ReplyError | BusError | None
+Reply: TypeAlias = bytes | int | list[Any] | Exception | None
 
 _log = structlog.get_logger(__name__)
 
@@ -61,52 +57,49 @@ class HandshakeRefused(ConnectionError):
     """Redis answered the first commands with an error, e.g. because it is still loading."""
 
 
-class PendingAppends(PendingReplies):
-    """The appends of one caller. Their bytes count as in flight until they are settled."""
+class Placed(Protocol):
+    """Envelopes and their shards: `homewire._core.PlacedEvents`."""
 
-    __slots__ = ("_stats", "size")
-
-    def __init__(self, data: bytes, expected: int, deadline: float, stats: BusStats) -> None:
-        """`deadline` is the loop time until which Redis must answer."""
-        super().__init__(data, expected, deadline)
-        self.size = len(data)
-        self._stats = stats
-        stats.in_flight_bytes += self.size
-
-    def settle(self, failure: Exception | None = None) -> None:
-        """Wake the caller; commands without a reply get `failure`."""
-        self._stats.in_flight_bytes -= self.size
-        super().settle(failure)
+    def __len__(self) -> int: ...
+    def commands(self, prefixes: XaddPrefixes, /) -> bytes: ...
+    def placed(self) -> list[tuple[int, int, bytes]]: ...
+    @property
+    def last_shard(self) -> int | None: ...
 
 
 class Bus:
     """Appends envelopes to shards. A process has one, on its event loop. `BusSettings` has its bounds."""
 
-    def __init__(self, settings: BusSettings, identity: Identity | None = None) -> None:
-        """Opens no connection. `identity` judges each one. Raises ConfigurationError for an invalid URL."""
+    def __init__(self, settings: BusSettings, servers: Servers | None = None) -> None:
+        """Opens no connection. `servers` are those at the URL of the settings. Raises ConfigurationError for
+        an invalid URL."""
         self.stats = BusStats()
-        self._identity = identity
         self._settings = settings
-        self._address: RedisAddress = parse_address(settings.url)
-        self._connection: RedisConnection | None = None
-        self._connected_before = False
-        self._lost = asyncio.Event()
-        self._lost_at = 0.0
-        self._closing = False
-        self._unsent: deque[PendingAppends] = deque()
-        self._flush_scheduled = False
-        self._timer: asyncio.TimerHandle | None = None
+        self._servers = servers or Servers(parse_address(settings.url))
+        self._links: dict[Server, ServerLink] = {}
+        self._only: ServerLink | None = None
+        """The link of a Redis that is no cluster."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._slots = [slot_of(events_key(shard)) for shard in range(settings.shards)]
+        self._version = -1
         self._newest_id = b"0-0"
-        self._newest_shard: int | None = None
+        self._newest: list[bytes | None] = [None] * settings.shards
+        """The last confirmed entry of each shard."""
+        self._served_by: list[Server | None] = [None] * settings.shards
+        self._unchecked: dict[Server, dict[int, bytes]] = defaultdict(dict)
+        """The same, as it was when a server got the shard from another one, until it was looked for there."""
         self._prefixes = XaddPrefixes(settings.shards)
         self._trim_at = 0.0
         self._seldom = Seldom(1.0)
-        self._supervisor: asyncio.Task[None] | None = None
 
     @property
     def connected(self) -> bool:
-        """Whether an append would be written at once."""
-        return self._connection is not None and self._connection.writable
+        """Whether an append to any shard would be written at once."""
+        if self._only is not None:
+            return self._only.connected
+        masters = self._servers.masters()
+        links = [self._links.get(each) for each in masters]
+        return bool(masters) and all(each is not None and each.connected for each in links)
 
     @property
     def idempotency_ms(self) -> int:
@@ -119,57 +112,90 @@ class Bus:
         Raises ConfigurationError when Redis refuses the credentials.
         """
         self._loop = asyncio.get_running_loop()
-        self._lost_at = self._loop.time()
-        first_attempt: asyncio.Future[None] = self._loop.create_future()
-        self._supervisor = asyncio.create_task(self._stay_connected(first_attempt), name="homewire-bus")
-        await asyncio.wait((first_attempt, self._supervisor), return_when=asyncio.FIRST_COMPLETED)
-        # If the supervisor ended by itself, this raises its error.
-        (self._supervisor if self._supervisor.done() else first_attempt).result()
+        if self._servers.single is not None:
+            self._only = self._link(self._servers.single)
+        else:
+            await self._servers.refresh()
+            self._note_servers()
+        await asyncio.gather(*(link.first_attempt() for link in self._links.values()))
 
     async def close(self) -> None:
         """Refuse new appends, wait for pending replies until their deadlines, then disconnect."""
-        self._closing = True
-        connection = self._connection
-        pending = [*self._unsent, *(connection.written if connection else ())]
-        if pending:
-            await asyncio.wait([batch.waiter for batch in pending])
-        if self._supervisor is not None:
-            self._supervisor.cancel()
-            await asyncio.gather(self._supervisor, return_exceptions=True)
-        if self._connection is not None:
-            self._connection.drop()
-        if self._timer is not None:
-            self._timer.cancel()
+        await asyncio.gather(*(link.close() for link in self._links.values()), *self._tasks)
 
     async def append(self, shard: int, envelope: bytes) -> bytes:
         """Append one envelope. Returns its stream id `<ms>-<seq>` once it is confirmed. Raises BusError."""
-        batch = self._submit(self.prefixes.xadd(shard, envelope), 1)
-        reply = (await batch.waiter)[0]
+        link = self._only or self._link_of(shard)
+        reply = (await link.submit(self.prefixes.xadd(shard, envelope), 1).waiter)[0]
         if type(reply) is not bytes:
-            raise self._failure(reply)
+            reply = await self._repeat(reply, shard, link, partial(self._xadd, shard, envelope))
+            if type(reply) is not bytes:
+                raise self._failure(reply)
         self.stats.appended += 1
-        self._newest_id, self._newest_shard = reply, shard
+        self._newest_id = self._newest[shard] = reply
         return reply
 
-    async def append_all(self, commands: bytes, count: int, last_shard: int) -> list[bytes | BusError]:
-        """Send `count` XADDs, made with `prefixes`. Returns the stream id or the error of each.
+    async def append_all(self, placed: Placed) -> list[bytes | BusError]:
+        """Append all placed events. Returns the stream id or the error of each."""
+        last_shard = placed.last_shard
+        if last_shard is None:
+            return []
+        if self._only is None:
+            return await self.append_each([(shard, envelope) for _, shard, envelope in placed.placed()])
+        batch = self._submit_all(self._only, placed.commands(self.prefixes), len(placed))
+        return self._outcomes(await self._replies(batch, len(placed)), last_shard)
 
-        `last_shard` is the shard of the last one.
-        """
+    async def append_each(self, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:
+        """Append envelopes to their shards. Returns the stream id or the error of each."""
+        groups: dict[ServerLink | None, list[int]] = defaultdict(list)
+        for at, (shard, _) in enumerate(items):
+            groups[self._only or self._find_link(shard)].append(at)
+        # All in this turn of the event loop: calls keep their order in each shard.
+        sent = [
+            (link, places, self._submit_all(link, self._xadds(items, places), len(places)))
+            for link, places in groups.items()
+        ]
+        outcomes: list[bytes | BusError] = [BusUnavailable()] * len(items)
+        for link, places, batch in sent:
+            replies = await self._replies(batch, len(places))
+            # One after the other: events of one shard stay in their order.
+            for number, at in enumerate(places):
+                if link is not None and type(replies[number]) is not bytes:
+                    command = partial(self._xadd, *items[at])
+                    replies[number] = await self._repeat(replies[number], items[at][0], link, command)
+            for at, outcome in zip(places, self._outcomes(replies, items[places[-1]][0]), strict=True):
+                outcomes[at] = outcome
+        return outcomes
+
+    def _submit_all(
+        self, link: ServerLink | None, commands: bytes, count: int
+    ) -> PendingAppends | BusUnavailable:
+        if link is None:
+            self.stats.unavailable += count
+            return BusUnavailable()
         try:
-            batch = self._submit(commands, count)
+            return link.submit(commands, count)
         except BusUnavailable as error:
-            self.stats.unavailable += count - 1
-            return [error] * count
-        replies = await batch.waiter
+            return error
+
+    async def _replies(self, batch: PendingAppends | BusUnavailable, count: int) -> list[Reply]:
+        return [batch] * count if isinstance(batch, BusUnavailable) else await batch.waiter
+
+    def _outcomes(self, replies: list[Reply], last_shard: int) -> list[bytes | BusError]:
         # Usually all replies are ids. Then nothing is done for each of them.
         if set(map(type, replies)) == {bytes}:
-            self.stats.appended += count
-            self._newest_id, self._newest_shard = cast(bytes, replies[-1]), last_shard
+            self.stats.appended += len(replies)
+            self._newest_id = self._newest[last_shard] = cast(bytes, replies[-1])
             return cast(list[bytes | BusError], replies)
         outcomes = [reply if type(reply) is bytes else self._failure(reply) for reply in replies]
         self.stats.appended += sum(type(outcome) is bytes for outcome in outcomes)
         return outcomes
+
+    def _xadds(self, items: Sequence[tuple[int, bytes]], places: Sequence[int]) -> bytes:
+        return b"".join([self.prefixes.xadd(*items[at]) for at in places])
+
+    def _xadd(self, shard: int, envelope: bytes) -> bytes:
+        return self.prefixes.xadd(shard, envelope)
 
     async def append_once(
         self,
@@ -190,10 +216,10 @@ class Bus:
         arguments += (self._settings.idempotency_ms, self._cutoff_ms())
         for label, envelope in zip(labels or range(len(envelopes)), envelopes, strict=True):
             arguments += (label, envelope)
-        reply = await self._call(b"EVALSHA", APPEND_ONCE_SHA, arguments)
-        if isinstance(reply, ReplyError) and str(reply).startswith("NOSCRIPT"):
+        reply = await self._call(shard, pack([b"EVALSHA", APPEND_ONCE_SHA, *arguments]))
+        if isinstance(reply, Exception) and str(reply).startswith("NOSCRIPT"):
             # The script was not executed, so it can be sent again.
-            reply = await self._call(b"EVAL", APPEND_ONCE, arguments)
+            reply = await self._call(shard, pack([b"EVAL", APPEND_ONCE, *arguments]))
         if reply is None:
             return None
         if not isinstance(reply, list):
@@ -203,62 +229,93 @@ class Bus:
         self.stats.duplicates += len(ids) - added
         return ids
 
-    async def _call(self, command: bytes, script: bytes, arguments: Sequence[bytes | str | int]) -> Reply:
-        reply: Reply = (await self._submit(pack([command, script, *arguments]), 1).waiter)[0]
+    async def _call(self, shard: int, command: bytes) -> Reply:
+        link = self._only or self._link_of(shard)
+        reply: Reply = (await link.submit(command, 1).waiter)[0]
+        return await self._repeat(reply, shard, link, lambda: command)
+
+    async def _repeat(
+        self, reply: Reply, shard: int, link: ServerLink, command: Callable[[], bytes]
+    ) -> Reply:
+        """The reply to `command`, sent again while servers of a cluster say that it was not executed."""
+        until = self._loop.time() + self._settings.outage_grace
+        while self._only is None and self._loop.time() < until:
+            redirect = Redirect.of(reply)
+            asking = b""
+            try:
+                if redirect is not None:
+                    server = self._servers.follow(redirect, link.server)
+                    link = self._link(server) if redirect.is_ask else self._link_of(shard)
+                    asking = _ASKING if redirect.is_ask else b""
+                elif is_failing_over(reply):
+                    self._servers.refresh_soon()
+                    await asyncio.sleep(REPEAT_S)
+                    link = self._link_of(shard)
+                else:
+                    break
+                reply = (await link.submit(asking + command(), 2 if asking else 1).waiter)[-1]
+            except BusUnavailable as error:
+                return error
         return reply
 
-    # -- the queue --
+    # -- links --
 
-    def _submit(self, data: bytes, expected: int) -> PendingAppends:
-        stats, now = self.stats, self._loop.time()
-        full = stats.in_flight_bytes and stats.in_flight_bytes + len(data) > self._settings.in_flight_bytes
-        if full or self._closing or self._outage_lasts(now):
-            stats.unavailable += 1
+    def _link_of(self, shard: int) -> ServerLink:
+        """The link of a shard. Raises BusUnavailable if no server is known to serve it."""
+        link = self._find_link(shard)
+        if link is None:
+            self.stats.unavailable += 1
             raise BusUnavailable
-        deadline = now + self._settings.answer_timeout
-        batch = PendingAppends(data, expected, deadline, stats)
-        self._unsent.append(batch)
-        self._schedule_flush()
-        if self._timer is None:
-            self._timer = self._loop.call_later(DEADLINE_GRAIN, self._check_deadlines)
-        return batch
+        return link
 
-    def _schedule_flush(self) -> None:
-        if not self._flush_scheduled:
-            self._flush_scheduled = True
-            self._loop.call_soon(self._flush)
+    def _find_link(self, shard: int) -> ServerLink | None:
+        if self._version != self._servers.version:
+            self._note_servers()
+        server = self._servers.of_slot(self._slots[shard])
+        link = None if server is None else self._link(server)
+        if link is None or not link.connected:
+            self._servers.refresh_soon()
+        return link
 
-    def _flush(self) -> None:
-        self._flush_scheduled = False
-        if self._unsent and self._connection is not None and self._connection.writable:
-            batches, self._unsent = self._unsent, deque()
-            self.stats.flushes += 1
-            self.stats.bytes += sum([batch.size for batch in batches])
-            self._connection.write(batches)
+    def _link(self, server: Server) -> ServerLink:
+        link = self._links.get(server)
+        if link is None:
+            link = ServerLink(self._servers, server, self._settings, self.stats, self._shake_hands)
+            self._links[server] = link
+        return link
 
-    def _outage_lasts(self, now: float) -> bool:
-        return self._connection is None and now - self._lost_at > self._settings.outage_grace
+    def _note_servers(self) -> None:
+        """Have a link to each master and to no other server: a master that became a replica may become
+        master again with another history."""
+        self._version = self._servers.version
+        masters = set(self._servers.masters())
+        for shard, slot in enumerate(self._slots):
+            server, newest = self._servers.of_slot(slot), self._newest[shard]
+            if server is not None and server is not self._served_by[shard]:
+                self._served_by[shard] = server
+                if newest is not None:
+                    self._unchecked[server][shard] = newest
+        for server in [each for each in self._links if each not in masters]:
+            self._in_background(self._links.pop(server).close())
+        for server in masters:
+            connection = self._link(server).connection
+            if connection is not None and self._unchecked[server]:
+                # Without a connection the next one is checked.
+                self._in_background(self._check_gained(server, connection))
 
-    def _check_deadlines(self) -> None:
-        self._timer = None
-        now, unsent, connection = self._loop.time(), self._unsent, self._connection
-        if connection is not None and connection.written and connection.written[0].deadline <= now:
-            _log.warning("bus.hung", unanswered_s=self._settings.answer_timeout)
-            connection.drop()
-            connection = None
-        while unsent and (unsent[0].deadline <= now or self._outage_lasts(now)):
-            unsent.popleft().settle(BusUnavailable())
-        if unsent or (connection is not None and connection.written):
-            self._timer = self._loop.call_later(DEADLINE_GRAIN, self._check_deadlines)
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _failure(self, reply: Reply) -> BusError:
         """The error for a reply that is no stream id; counts it."""
         if isinstance(reply, NotConfirmed):
             self.stats.not_confirmed += 1
             return reply
-        self.stats.unavailable += 1
         if isinstance(reply, BusUnavailable):
-            return reply
+            return reply  # It was counted where it was made.
+        self.stats.unavailable += 1
         self._note_refusal(str(reply))
         return BusUnavailable()
 
@@ -285,114 +342,73 @@ class Bus:
         newest_ms = int(self._newest_id.partition(b"-")[0])
         return max(0, newest_ms - self._settings.retention_ms)
 
-    # -- the connection --
+    # -- a new connection --
 
-    async def _stay_connected(self, first_attempt: asyncio.Future[None]) -> None:
-        delay = MIN_DELAY
-        while True:
-            self._lost.clear()
-            try:
-                async with asyncio.timeout(self._settings.connect_timeout):
-                    connection = await self._connect()
-            except ConfigurationError as error:
-                if not first_attempt.done():
-                    raise
-                _log.warning("bus.credentials_refused", error=str(error))
-            except OSError as error:
-                _log.debug("bus.connect_failed", error=str(error))
-            else:
-                connected_at = self._loop.time()
-                self._adopt(connection)
-                _resolve(first_attempt)
-                await self._lost.wait()
-                if self._loop.time() - connected_at >= MAX_DELAY:
-                    delay = MIN_DELAY
-            _resolve(first_attempt)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads reconnects, no secret
-            delay = min(2 * delay, MAX_DELAY)
-
-    async def _connect(self) -> RedisConnection:
-        """A connection that knows the script, to a server that is done loading."""
-        connection = await open_connection(
-            self._address, lambda: RedisConnection(NotConfirmed, self._on_event)
-        )
-        try:
-            await self._shake_hands(connection)
-        except BaseException:
-            connection.drop()
-            raise
-        return connection
-
-    async def _shake_hands(self, connection: RedisConnection) -> None:
-        if self._identity is not None:
-            (reply,) = await exchange(connection, QUESTION)
-            if problem := self._identity.admit(reply):
-                raise HandshakeRefused(problem)
+    async def _shake_hands(self, link: ServerLink, connection: RedisConnection) -> None:
+        """Load the script; check that the server is done loading, and has what it confirmed last."""
         replies = await exchange(
             connection, ("CLIENT", "SETNAME", "homewire-bus"), ("SCRIPT", "LOAD", APPEND_ONCE), ("TIME",)
         )
         _raise_refusal(replies)
         seconds, microseconds = replies[-1]
         now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-        await self._check_newest(connection, now_ms)
-        self._newest_id, self._newest_shard = b"%d-0" % now_ms, None
+        await self._check_newest(link.server, connection, now_ms)
+        self._newest_id = b"%d-0" % now_ms
+        self._trim_at = 0.0
 
-    async def _check_newest(self, connection: RedisConnection, now_ms: int) -> None:
-        """Check that Redis still has the entry that it confirmed last; otherwise renew all epochs.
+    async def _check_gained(self, server: Server, connection: RedisConnection) -> None:
+        try:
+            (reply,) = await exchange(connection, ("TIME",))
+            _raise_refusal([reply])
+            await self._check_newest(server, connection, int(reply[0]) * 1000)
+        except OSError as error:
+            # What was not checked stays for the next connection.
+            _log.warning("bus.unchecked", error=str(error))
+            connection.drop()
+
+    def _shards_of(self, server: Server) -> list[int]:
+        if self._servers.single is not None:
+            return list(range(self._settings.shards))
+        return [shard for shard, slot in enumerate(self._slots) if self._servers.of_slot(slot) is server]
+
+    async def _check_newest(self, server: Server, connection: RedisConnection, now_ms: int) -> None:
+        """Check that a server has the entry of its shards that was confirmed last; else renew their epochs.
 
         A server that lost data lost its newest entries first. Stream readers notice a loss by their counts,
         except for entries that none of them had read. Only the node that got the confirmation knows of those.
         New epochs tell all readers.
         """
-        shard, newest = self._newest_shard, self._newest_id
-        if shard is None or int(newest.partition(b"-")[0]) < now_ms - CHECKED_MS:
-            return
+        shards = self._shards_of(server)
+        last = {each: newest for each in shards if (newest := self._newest[each]) is not None}
+        confirmed = last | self._unchecked[server]
+        if confirmed:
+            shard, newest = max(confirmed.items(), key=lambda entry: _id_order(entry[1]))
+            is_young = int(newest.partition(b"-")[0]) >= now_ms - CHECKED_MS
+            if is_young and not await self._has(connection, shard, newest):
+                _log.error("bus.history_lost", shard=shard, newest_confirmed=newest.decode())
+                renewals = [("SET", epoch_key(each), secrets.token_hex(8)) for each in shards]
+                _raise_refusal(await exchange(connection, *renewals))
+        self._unchecked.pop(server, None)
+        for each, newest in last.items():
+            if self._newest[each] == newest:
+                self._newest[each] = None
+
+    async def _has(self, connection: RedisConnection, shard: int, newest: bytes) -> bool:
         key = events_key(shard)
         up_to_newest, information = await exchange(
             connection, ("XREVRANGE", key, newest, "-", "COUNT", 1), ("XINFO", "STREAM", key)
         )
         _raise_refusal([up_to_newest])
-        if still_has(newest, up_to_newest, information):
-            return
-        _log.error("bus.history_lost", shard=shard, newest_confirmed=newest.decode())
-        shards = range(self._settings.shards)
-        renewals = [("SET", epoch_key(number), secrets.token_hex(8)) for number in shards]
-        _raise_refusal(await exchange(connection, *renewals))
+        return still_has(newest, up_to_newest, information)
 
-    def _adopt(self, connection: RedisConnection) -> None:
-        if connection.lost:  # since the last reply
-            self._lost.set()
-            return
-        if self._connected_before:
-            self.stats.reconnects += 1
-            _log.info("bus.reconnected", after_s=round(self._loop.time() - self._lost_at, 3))
-        self._connected_before = True
-        self._connection = connection
-        self._trim_at = 0.0
-        self._flush()
 
-    def _on_event(self, connection: RedisConnection) -> None:
-        if connection is not self._connection:
-            return
-        if not connection.lost:
-            self._schedule_flush()
-            return
-        self._connection = None
-        self._lost_at = self._loop.time()
-        self._lost.set()
-        if not self._closing:
-            _log.warning("bus.disconnected")
+_ASKING: Final = pack(("ASKING",))
 
 
 def _raise_refusal(replies: Sequence[Reply]) -> None:
     for reply in replies:
         if isinstance(reply, Exception):
             raise HandshakeRefused(str(reply))
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def still_has(newest: bytes, up_to_newest: object, information: object) -> bool:

@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from homewire.bus.shards import BusSettings, events_key
 from homewire.concurrency import is_cancelling
+from homewire.redis.connect import ask_each_server
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -78,7 +79,8 @@ class Retention:
 
     async def _trim_by_bytes(self) -> None:
         limit = self._settings.retention_bytes
-        if (await self._redis.info("memory"))["used_memory"] <= limit:
+        used = await ask_each_server(self._redis, "INFO", "memory")
+        if sum(each["used_memory"] for each in used) <= limit:
             return
         sizes = await self._sizes()
         for _ in range(ROUNDS):

@@ -131,8 +131,7 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
         relay = Relay(client, settings.shards)
         try:
             with translate_redis_errors():
-                # A command has the Redis that it was given; only a node belongs to a deployment.
-                await Identity(settings.shards).establish(client)
+                await Identity.of_command(settings).establish(client)
                 yield Scope(settings, Store.of(client, relay, settings), client)
         except NotConfirmed as error:
             raise ConfigurationError(

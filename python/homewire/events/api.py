@@ -207,21 +207,14 @@ async def _place(context: EventContext, principal: Principal, batch: EventBatch)
 
 async def _append(bus: Bus, placed: PlacedEvents) -> Sequence[Outcome]:
     """Append all placed items. Returns the outcome of each, in order."""
-    last_shard = placed.last_shard
-    if last_shard is None:
-        return []
-    return await bus.append_all(placed.commands(bus.prefixes), len(placed), last_shard)
+    return await bus.append_all(placed)
 
 
 async def _append_some(bus: Bus, placed: PlacedEvents, refused: set[int]) -> list[Outcome]:
     """Append all placed items except the `refused` ones. Returns the outcome of each, in order."""
     items = placed.placed()
     accepted = [(shard, envelope) for index, shard, envelope in items if index not in refused]
-    stored: list[bytes | BusError] = []
-    if accepted:
-        commands = b"".join(bus.prefixes.xadd(shard, envelope) for shard, envelope in accepted)
-        stored = await bus.append_all(commands, len(accepted), accepted[-1][0])
-    outcomes = iter(stored)
+    outcomes = iter(await bus.append_each(accepted))
     return [bound_elsewhere() if index in refused else next(outcomes) for index, _, _ in items]
 
 

@@ -27,8 +27,9 @@ from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.log import Seldom
 from homewire.messages.models import Channel, Message, MessageKind, OutboxMessage, OutboxQueue
-from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.redis.connect import translate_redis_errors
 from homewire.redis.pipeline import AutoPipeline
+from homewire.redis.server_pipeline import COMMAND_S
 from homewire.sealing import Sealer
 from homewire.store.keys import (
     DAY_MS,

@@ -21,7 +21,7 @@ from homewire.messages.models import Channel
 from homewire.messages.queue import MessageOutbox, MessageQueue, QueuedMessage, TakenMessage
 from homewire.messages.senders import Sender, senders
 from homewire.projects.models import Project
-from homewire.redis.connect import connect
+from homewire.redis.connect import share
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 
@@ -209,7 +209,7 @@ class MessageService:
     workers: Sequence[MessageWorker]
     """One for each channel with a sender."""
     redis: Redis
-    """The workers' own connections, because a read of a queue occupies a connection while it waits."""
+    """The workers' own client, because a read of a queue occupies a connection while it waits."""
     without_sender: Sequence[Channel]
 
     @classmethod
@@ -217,14 +217,14 @@ class MessageService:
         cls,
         settings: Settings,
         redis: Redis,
-        url: str,
         find_project: FindProject,
         clock: Clock = MACHINE_CLOCK,
     ) -> MessageService:
-        """The configured service. `redis` is the node's client, at `url`. Raises ConfigurationError."""
+        """The configured service. `redis` is the node's client. Raises ConfigurationError."""
         sealer = Sealer.of(settings)
         by_channel = senders(settings, clock)
-        own = connect(url, max_connections=(1 + IN_FLIGHT) * max(1, len(by_channel)))
+        # Each channel has a read that waits.
+        own = share(redis, max_connections=1 + len(by_channel))
         retry_policy = RetryPolicy(
             settings.message_attempt_s,
             settings.message_tries,

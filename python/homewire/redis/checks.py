@@ -7,7 +7,7 @@ deletions, which run as scripts with `allow-oom`, still make room.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -56,7 +56,23 @@ async def require_fit(client: Redis) -> None:
 
 
 async def examine_redis(client: Redis, kind: str) -> list[Finding]:
-    """Every finding about a Redis; `kind` says which one it is. Raises RedisError, OSError."""
+    """Every finding about a Redis; `kind` says which one it is. Raises RedisError, OSError.
+
+    Of a Redis Cluster each master is examined, and what is found at several is told once, with the first.
+    """
+    # Imported at use: it takes long.
+    from homewire.redis.connect import each_server
+
+    found: dict[tuple[str, Level, str], Finding] = {}
+    async for where, each in each_server(client):
+        for finding in await _examine_server(each, kind):
+            seen = f"{finding.seen} ({where})" if where else finding.seen
+            kept = replace(finding, seen=seen)
+            found.setdefault((finding.check, finding.level, finding.advice), kept)
+    return list(found.values())
+
+
+async def _examine_server(client: Redis, kind: str) -> list[Finding]:
     info: dict[str, Any] = await client.info("everything")
     name = "Valkey" if "valkey_version" in info else "Redis"
     version = info.get("valkey_version") or info.get("redis_version", "?")

@@ -1,271 +1,153 @@
-"""Clients of Redis: redis-py with a bounded pool, which also opens the connections of the pipelines.
+"""The client of Redis for everything that is not hot: redis-py's commands on homewire's connections.
 
-A request is answered within 5 s while Redis is unavailable: it waits at most `POOL_WAIT_S` for a connection
-and `COMMAND_S` for a command.
+A request is answered within 5 s while Redis is unavailable: a command waits at most `COMMAND_S` for a
+connection and its reply.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import AsyncIterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
-from redis.typing import EncodableT
 
 from homewire.errors import NotConfirmed, Unavailable
-from homewire.redis.address import RedisAddress, parse_address
-from homewire.redis.connection import (
-    PING_S,
-    WRONG_SERVER,
-    CredentialsRefused,
-    RedisConnection,
-    exchange,
-    find_server,
-    open_connection,
-    pack,
-    require_master,
-)
-from homewire.redis.deployment import QUESTION, Identity
-
-if TYPE_CHECKING:
-    # redis-py takes long to import.
-    from redis.asyncio import Redis
-
-CONNECT_S: Final = 2.0
-COMMAND_S: Final = 4.0
-POOL_WAIT_S: Final = 1.0
-MAX_CONNECTIONS: Final = 32
+from homewire.redis.address import parse_address
+from homewire.redis.connection import Command
+from homewire.redis.pipeline import AutoPipeline
+from homewire.redis.server_pipeline import MAX_CONNECTIONS
+from homewire.redis.servers import Connections, Servers
 
 _AWAY: Final = (RedisConnectionError, RedisTimeoutError, TimeoutError, OSError)
-# Refusals of a Redis that cannot serve for the moment; nothing was executed. For some of them redis-py has
-# classes, and removes the code from the message.
+# Refusals of a Redis that cannot serve for the moment; nothing was executed. MOVED and ASK are left of a
+# command only while the servers of a cluster do not agree.
 _NOT_NOW: Final = (
-    "BUSY ",
-    "CLUSTERDOWN",
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "NOREPLICAS",
-    "OOM ",
-    "READONLY",
-    "TRYAGAIN",
+    *("ASK ", "BUSY ", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED ", "NOREPLICAS", "OOM "),
+    *("READONLY", "TRYAGAIN"),
     # A command that waited, on a master that became a replica.
     "UNBLOCKED",
 )
-_NOT_NOW_CLASSES: Final = frozenset(
-    {"ClusterDownError", "MasterDownError", "OutOfMemoryError", "ReadOnlyError", "TryAgainError"}
-)
-
-
-_TURNED_AWAY_CLASSES: Final = frozenset({"MasterDownError", "ReadOnlyError"})
 
 
 def connect(url: str, *, max_connections: int = MAX_CONNECTIONS) -> Redis:
-    """A client with a bounded pool for `url` (see `homewire.redis.address`). Nothing is sent yet.
+    """A client of the Redis at `url` (see `homewire.redis.address`). Nothing is sent yet.
 
-    Close it with ``await client.aclose()``. Replies are bytes. Raises ConfigurationError for a URL that
-    cannot be.
+    At most `max_connections` go to each server. Close it with ``await client.aclose()``. Replies are bytes.
+    Raises ConfigurationError for a URL that cannot be.
     """
-    address = parse_address(url)
-    pool = Pool(
-        **_connections(address),
-        max_connections=max_connections,
-        timeout=POOL_WAIT_S,
-        socket_connect_timeout=CONNECT_S,
-        socket_timeout=COMMAND_S,
-        # RESP3, the default, is slower and has other reply shapes.
-        protocol=2,
-        # redis-py repeats commands whose answer did not come, writes too. A write whose outcome
-        # is unknown must not be repeated by us, so nothing is: the caller decides.
-        retry=Retry(NoBackoff(), 0),
-        # CLIENT SETINFO would cost each new connection two round trips.
-        driver_info=None,
-    )
-    pool.address = address
-    return Redis.from_pool(pool)
+    return Client(Servers(parse_address(url)), max_connections)
 
 
-def _connections(address: RedisAddress) -> dict[str, Any]:
-    """The class of the pool's connections, and where they go."""
-    credentials = address.credentials
-    options: dict[str, Any] = {
-        "username": credentials.username or None,
-        "password": credentials.password or None,
-    }
-    if address.path:
-        return {**options, "connection_class": _UnixConnection, "path": address.path}
-    options |= {"host": address.host, "port": address.port, "address": address}
-    if address.tls is None:
-        return {**options, "connection_class": _TcpConnection}
-    tls = address.tls.options
-    del tls["ssl"]
-    return {**options, **tls, "connection_class": _TlsConnection}
+def share(client: Redis, *, max_connections: int = MAX_CONNECTIONS) -> Redis:
+    """Another client of the same Redis, with connections of its own."""
+    return Client(Connections.of(client).servers, max_connections)
 
 
-class Pool(BlockingConnectionPool):
-    """redis-py's pool, and the pipelined connections to the same server."""
+class Client(Redis):
+    """redis-py's commands, which are sent by an `AutoPipeline`. Neither transactions nor subscriptions."""
 
-    address: RedisAddress
-    identity: Identity | None = None
-    """Judges each new connection, if it is set."""
-    pipelined_class: type[RedisConnection] = RedisConnection
+    def __init__(self, servers: Servers, max_connections: int) -> None:
+        # The pool of redis-py stays empty. RESP3, its default, has other reply shapes.
+        super().__init__(protocol=2, driver_info=None)
+        self.connections: Final = Connections(servers)
+        self.commands: Final = AutoPipeline(self, max_connections=max_connections)
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._pipelined: set[RedisConnection] = set()
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        command = words(args)
+        (reply,) = await self.commands.ask_raw([command], blocks="BLOCK" in command)
+        return self.shaped(args[0], reply, options)
 
-    @classmethod
-    def of(cls, client: Redis) -> Pool:
-        """The pool of a client that `connect` made."""
-        pool = client.connection_pool
-        assert isinstance(pool, Pool)
-        return pool
+    def pipeline(self, transaction: bool = False, shard_hint: str | None = None) -> Pipeline:  # noqa: ARG002
+        return _Commands(self)
 
-    async def open_connection(self, on_event: Callable[[RedisConnection], None]) -> RedisConnection:
-        """A pipelined connection. Commands without a reply fail with redis-py's ConnectionError.
+    async def scan_iter(  # type: ignore[override]  # redis-py declares the one that blocks
+        self, match: Any = None, count: int | None = None, _type: str | None = None, **options: Any
+    ) -> AsyncIterator[Any]:
+        await self.connections.servers.locate()
+        for server in self.connections.servers.all():
+            cursor = 0
+            while True:
+                command: list[Any] = ["SCAN", cursor, *(("MATCH", match) if match is not None else ())]
+                command += ["COUNT", count] if count is not None else []
+                command += ["TYPE", _type] if _type is not None else []
+                (reply,) = await self.commands.ask_raw([command], server=server)
+                cursor, names = self.shaped("SCAN", reply, options)
+                for name in names:
+                    yield name
+                if cursor == 0:
+                    break
 
-        Raises OSError (TimeoutError is one), and redis-py's AuthenticationError.
-        """
+    def shaped(self, name: Any, reply: Any, options: dict[str, Any]) -> Any:
+        """A reply as redis-py's commands return it. Raises the error that it is."""
+        if isinstance(reply, ResponseError):
+            raise reply
+        options.pop("keys", None)
+        shape = self.response_callbacks.get(name)
+        return shape(reply, **options) if shape is not None else reply
 
-        def changed(connection: RedisConnection) -> None:
-            if connection.lost:
-                self._pipelined.discard(connection)
-            on_event(connection)
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        self.connections.close()
+        await super().aclose(close_connection_pool)
 
-        def make() -> RedisConnection:
-            return self.pipelined_class(RedisConnectionError, changed, _reply_error)
 
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                connection = await open_connection(self.address, make)
-                self._pipelined.add(connection)
-                try:
-                    await self._require_identity(connection)
-                except BaseException:
-                    connection.drop()
+class _Commands(Pipeline):
+    """Commands on keys of any slots, sent together."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client.connection_pool, client.response_callbacks, False, None)
+        self._client = client
+
+    async def execute(self, raise_on_error: bool = True) -> list[Any]:
+        """Their replies, with errors among them unless they are raised: then the first one."""
+        commands, self.command_stack = self.command_stack, []
+        replies = await self._client.commands.ask_raw([words(args) for args, _ in commands])
+        for at, (args, options) in enumerate(commands):
+            try:
+                replies[at] = self._client.shaped(args[0], replies[at], dict(options))
+            except ResponseError:
+                if raise_on_error:
                     raise
-        except CredentialsRefused as error:
-            raise AuthenticationError(str(error)) from error
-        return connection
-
-    async def ensure_connection(self, connection: AbstractConnection) -> None:
-        """Connect again if a connection was idle for so long that a firewall may have forgotten it, or if
-        its server refused to serve: another one may be the master now."""
-        assert isinstance(connection, _PackedByHiredis)
-        is_old = connection.is_refused or monotonic() - connection.used_at > PING_S
-        if connection.is_connected and is_old:
-            await connection.disconnect()
-        is_new = not connection.is_connected
-        await super().ensure_connection(connection)
-        if is_new and self.identity is not None:
-            await connection.send_command(*QUESTION)
-            try:
-                reply = await connection.read_response()
-            except ResponseError as error:
-                reply = error
-            try:
-                self._require_admission(self.identity, reply)
-            except RedisConnectionError:
-                await connection.disconnect()
-                raise
-
-    async def disconnect(self, inuse_connections: bool = True) -> None:
-        """Close all connections, the pipelined ones, too."""
-        for connection in tuple(self._pipelined):
-            connection.drop()
-        await super().disconnect(inuse_connections)
-
-    async def _require_identity(self, connection: RedisConnection) -> None:
-        if self.identity is not None:
-            (reply,) = await exchange(connection, QUESTION)
-            self._require_admission(self.identity, reply)
-
-    @staticmethod
-    def _require_admission(identity: Identity, reply: Any) -> None:
-        if problem := identity.admit(reply):
-            raise RedisConnectionError(problem)
+        return replies
 
 
-def _reply_error(text: str) -> ResponseError:
-    # `AutoPipeline.run` catches NoScriptError; `_cannot_serve` compares texts.
-    return (NoScriptError if text.startswith("NOSCRIPT") else ResponseError)(text.removeprefix("ERR "))
+def words(args: tuple[Any, ...]) -> Command:
+    """redis-py's own methods give names of two words ("CLIENT LIST") as one argument."""
+    name = args[0]
+    return (*name.split(), *args[1:]) if isinstance(name, str) and " " in name else args
 
 
-class _PackedByHiredis:
-    """redis-py's asyncio connections build commands in Python: 1.2 ms for 1,000 arguments; this 0.06."""
+async def ask_each_server(client: Redis, *command: Any) -> list[Any]:
+    """The replies of all servers (of a Redis Cluster: of all masters) to a command without a key.
 
-    used_at = 0.0
-    """When the last command was sent, by `time.monotonic`."""
-    is_refused = False
-    """Whether the server refused to serve since the connection was opened."""
-
-    def pack_command(self, *args: EncodableT) -> list[bytes]:
-        self.used_at = monotonic()
-        name = args[0]
-        # redis-py's own methods give names of two words ("CLIENT LIST") as one argument.
-        words = (*name.split(), *args[1:]) if isinstance(name, str) and " " in name else args
-        return [pack(words)]
-
-    async def send_packed_command(self, *args: Any, **options: Any) -> None:
-        try:
-            await super().send_packed_command(*args, **options)  # type: ignore[misc]  # of redis-py's class
-        except RuntimeError as error:
-            # What uvloop raises for a transport that was closed since the last reply.
-            raise RedisConnectionError("the connection was closed") from error
-
-    async def _connect(self) -> None:
-        self.is_refused = False
-        await super()._connect()  # type: ignore[misc]
-
-    async def read_response(self, *arguments: Any, **options: Any) -> Any:
-        try:
-            return await super().read_response(*arguments, **options)  # type: ignore[misc]
-        except ResponseError as error:
-            self.is_refused = self.is_refused or _is_turned_away(error)
-            raise
+    Raises RedisError, OSError.
+    """
+    assert isinstance(client, Client)
+    servers = client.connections.servers
+    await servers.locate()
+    replies = []
+    for server in servers.all():
+        (reply,) = await client.commands.ask_raw([words(command)], server=server)
+        replies.append(client.shaped(command[0], reply, {}))
+    return replies
 
 
-class _ToServer(_PackedByHiredis):
-    """A connection by TCP, to the present master if `address` names Sentinels."""
+async def each_server(client: Redis) -> AsyncIterator[tuple[str, Redis]]:
+    """A client of each master of a Redis Cluster, and its address as text; else this client, without one.
 
-    def __init__(self, *, address: RedisAddress, **options: Any) -> None:
-        super().__init__(**options)
-        self._address = address
-
-    async def _connect(self) -> None:
-        async with asyncio.timeout(CONNECT_S):
-            self.host, self.port = await find_server(self._address)
-        await super()._connect()
-
-    async def on_connect_check_health(self, check_health: bool = True) -> None:
-        await super().on_connect_check_health(check_health)  # type: ignore[misc]
-        if self._address.sentinels is not None:
-            await self.send_command("ROLE", check_health=False)  # type: ignore[attr-defined]
-            try:
-                require_master(await self.read_response())
-            except ConnectionError as error:
-                raise RedisConnectionError(str(error)) from error
-
-
-class _TcpConnection(_ToServer, Connection):
-    pass
-
-
-class _TlsConnection(_ToServer, SSLConnection):
-    pass
-
-
-class _UnixConnection(_PackedByHiredis, UnixDomainSocketConnection):
-    pass
+    Raises OSError.
+    """
+    servers = Connections.of(client).servers
+    await servers.locate()
+    if servers.single is not None:
+        yield "", client
+    for server in servers.masters():
+        async with Client(Servers(server.address), 1) as each:
+            yield f"{server.address.host}:{server.address.port}", each
 
 
 class translate_redis_errors:
@@ -294,9 +176,5 @@ class translate_redis_errors:
             raise Unavailable() from error
 
 
-def _is_turned_away(error: ResponseError) -> bool:
-    return type(error).__name__ in _TURNED_AWAY_CLASSES or str(error).startswith(WRONG_SERVER)
-
-
 def _cannot_serve(error: RedisError) -> bool:
-    return type(error).__name__ in _NOT_NOW_CLASSES or str(error).startswith(_NOT_NOW)
+    return str(error).startswith(_NOT_NOW)

@@ -111,6 +111,12 @@ class RedisConnection(asyncio.Protocol):
             self._transport.abort()
         self._end()
 
+    def retire(self) -> None:
+        """Close the connection as soon as all replies have arrived. Nothing more is written on it."""
+        self._retired = True
+        if not self.written:
+            self.drop()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, no isinstance: uvloop's transports are not asyncio's.
         self._transport = cast(asyncio.Transport, transport)

@@ -1,13 +1,12 @@
-"""Automatic pipelining: commands of one turn of the event loop share one write.
+"""Automatic pipelining: commands of one turn of the event loop share one write to each server.
 
-A single command costs redis-py more than Redis: a connection from the pool, a write, a wait. While all
-connections of the pipeline are busy, further commands wait and share the next write.
+On a Redis Cluster each command goes to the server of its slot. A command that was redirected, or refused
+while its slot moves, was not executed, so it is sent again. A command without a reply is not.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -15,16 +14,17 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from homewire.redis.connect import COMMAND_S, Pool
-from homewire.redis.connection import Argument, Command, RedisConnection, pack
+from homewire.redis.cluster import Redirect, is_failing_over, key_of, slot_of
+from homewire.redis.connection import Argument, Command
+from homewire.redis.server_pipeline import COMMAND_S, MAX_CONNECTIONS, ServerPipeline
+from homewire.redis.servers import Connections, Server
 
-MAX_CONNECTIONS: Final = 4
-"""Maximum connections of one pipeline: a connection that stalls delays only its own commands."""
-MAX_COMMANDS_PER_WRITE: Final = 256
-"""Maximum commands in one write, unless one request has more: the first reply waits for the whole write."""
-
-DEADLINE_CHECK_S: Final = 0.1
-"""Seconds between two checks of the deadlines, while requests are pending."""
+FAILOVER_S: Final = 1.0
+"""How long a command is repeated that is refused because its slot moves, or has no master."""
+PAUSE_S: Final = 0.05
+"""Pause before it is repeated."""
+MAX_REDIRECTS: Final = 16
+"""Redirects of one command: servers that do not agree on a slot send it back and forth."""
 
 Call: TypeAlias = tuple[Sequence[str | bytes], Sequence[Argument]]
 """A script's keys, and its arguments."""
@@ -40,74 +40,30 @@ class Program(Protocol):
     def sha(self) -> str: ...
 
 
-class _Request:
-    """The commands of one caller, and its replies."""
-
-    __slots__ = ("commands", "deadline", "replies")
-
-    def __init__(self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop) -> None:
-        self.commands = commands
-        self.replies: asyncio.Future[list[Any]] = loop.create_future()
-        self.deadline = loop.time() + COMMAND_S
-        """Loop time of the timeout."""
-
-    def fail(self, error: Exception) -> None:
-        """Raise `error` in the caller, unless it was cancelled."""
-        if not self.replies.done():
-            self.replies.set_exception(error)
-
-
-class _Write:
-    """The commands of several requests in one write (`homewire.redis.connection.PendingWrite`)."""
-
-    __slots__ = ("_ended", "_requests", "data", "deadline", "expected", "replies")
-
-    def __init__(self, requests: Sequence[_Request], ended: Callable[[], None]) -> None:
-        commands = [pack(command) for each in requests for command in each.commands]
-        self.data = b"".join(commands)
-        self.expected = len(commands)
-        self.deadline = asyncio.get_running_loop().time() + COMMAND_S
-        self.replies: list[Any] = []
-        self._requests = requests
-        self._ended = ended
-
-    def settle(self, failure: Exception | None = None) -> None:
-        """Hand out the replies. Requests without all their replies fail with `failure`."""
-        replies, at = self.replies, 0
-        for request in self._requests:
-            end = at + len(request.commands)
-            if failure is not None and end > len(replies):
-                request.fail(failure)
-            elif not request.replies.done():
-                request.replies.set_result(replies[at:end])
-            at = end
-        self._ended()
-
-
 class AutoPipeline:
     """Pipelined commands of one client. Each is sent at most once, and not if its caller was cancelled."""
 
-    def __init__(self, redis: Redis, *, only_reads: bool = False) -> None:
+    def __init__(
+        self, redis: Redis, *, only_reads: bool = False, max_connections: int = MAX_CONNECTIONS
+    ) -> None:
         """`redis` comes from `homewire.redis.connect`; closing it closes the pipeline's connections.
 
         With `only_reads` commands are sent once more, on another connection, if their connection was lost.
+        `max_connections` are those to one server.
         """
-        self._pool = Pool.of(redis)
+        self._connections = Connections.of(redis)
+        self._servers = self._connections.servers
+        self._single = self._servers.single
         self._only_reads = only_reads
+        self._max_connections = max_connections
+        self._pipelines: dict[Server, ServerPipeline] = {}
         self._shapes: dict[Any, Callable[[Any], Any]] = dict(redis.response_callbacks)
         """redis-py's conversion of replies, by command name."""
         # Most reads are of hashes, which `store.database.decoded` decodes in one step.
         del self._shapes["HGETALL"]
-        self._waiting: deque[_Request] = deque()
-        self._connections: list[RedisConnection] = []
-        self._opening: set[asyncio.Task[None]] = set()
-        self._flush_scheduled = False
-        self._pending: deque[_Request] = deque()
-        """Requests without replies at the last check, in the order of their deadlines."""
-        self._timer: asyncio.TimerHandle | None = None
 
     async def ask(self, *commands: Command) -> list[Any]:
-        """The replies to these commands, which run in their order on one connection.
+        """The replies to these commands, which run in their order if they are on one slot.
 
         Raises the errors of redis-py; TimeoutError after COMMAND_S.
         """
@@ -115,28 +71,35 @@ class AutoPipeline:
 
     async def ask_each(self, *commands: Command) -> list[Any]:
         """As `ask`, with an error of Redis in the place of its reply."""
-        loop = asyncio.get_running_loop()
-        request = _Request(commands, loop)
-        try:
-            replies = await self._answered(request)
-        except RedisConnectionError:
-            if not self._only_reads:
-                raise
-            async with asyncio.timeout_at(request.deadline):
-                replies = await self._answered(_Request(commands, loop))
+        replies = await self.ask_raw(commands)
         for at, command in enumerate(commands):
             shape = self._shapes.get(command[0])
             if shape is not None and not isinstance(replies[at], ResponseError):
                 replies[at] = shape(replies[at])
         return replies
 
-    async def _answered(self, request: _Request) -> list[Any]:
-        self._waiting.append(request)
-        self._pending.append(request)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DEADLINE_CHECK_S, self._check_deadlines)
-        self._schedule_flush()
-        return await request.replies
+    async def ask_raw(
+        self, commands: Sequence[Command], *, blocks: bool = False, server: Server | None = None
+    ) -> list[Any]:
+        """As `ask_each`, with replies as Redis sends them. `blocks`: Redis may wait before it replies.
+
+        With `server` the commands go to that one, whatever their keys.
+        """
+        deadline = asyncio.get_running_loop().time() + COMMAND_S
+        target = server or self._single
+        try:
+            if target is not None:
+                return await self._pipeline(target).ask(commands, deadline, blocks=blocks)
+            return await self._ask_cluster(commands, deadline, blocks=blocks)
+        except RedisConnectionError:
+            if not self._only_reads:
+                raise
+        if target is not None:
+            return await self._pipeline(target).ask(commands, deadline)
+        async with asyncio.timeout_at(deadline):
+            # The server may be gone, and another one have its slots.
+            await self._servers.refresh()
+            return await self._ask_cluster(commands, deadline, blocks=blocks)
 
     async def run(self, script: Program, *calls: Call) -> list[Any]:
         """The replies of a script, run for each call, in one round trip. Raises the errors of `ask`."""
@@ -154,84 +117,112 @@ class AutoPipeline:
                 answers[at] = answer
         return _without_errors(answers)
 
-    def _schedule_flush(self) -> None:
-        if self._waiting and not self._flush_scheduled and self._has_connection():
-            self._flush_scheduled = True
-            asyncio.get_running_loop().call_soon(self._flush)
+    def _pipeline(self, server: Server) -> ServerPipeline:
+        pipeline = self._pipelines.get(server)
+        if pipeline is None:
+            pipeline = ServerPipeline(self._connections, server, self._max_connections)
+            self._pipelines[server] = pipeline
+        return pipeline
 
-    def _has_connection(self) -> bool:
-        return (
-            len(self._connections) + len(self._opening) < MAX_CONNECTIONS
-            or self._idle_connection() is not None
-        )
+    # -- a Redis Cluster --
 
-    def _idle_connection(self) -> RedisConnection | None:
-        return next((connection for connection in self._connections if not connection.written), None)
+    async def _ask_cluster(
+        self, commands: Sequence[Command], deadline: float, *, blocks: bool = False
+    ) -> list[Any]:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout_at(deadline):
+            await self._servers.locate()
+        keys = [key_of(command) for command in commands]
+        # A command without a key goes always to the same server while the slots stay.
+        slots = [0 if key is None else slot_of(key) for key in keys]
+        replies: list[Any] = [None] * len(commands)
+        asked: dict[int, Server] = {}
+        """The servers to which an ASK sends commands, by their places."""
+        todo: Sequence[int] = range(len(commands))
+        refused_until = loop.time() + FAILOVER_S
+        for _ in range(MAX_REDIRECTS):
+            targets = {at: asked.get(at) or self._servers.of_slot(slots[at]) for at in todo}
+            await self._send(commands, targets, asked, replies, deadline, blocks=blocks)
+            again, asked, is_refused = self._unanswered(todo, targets, slots, replies)
+            if is_refused and loop.time() + PAUSE_S > min(refused_until, deadline):
+                break
+            if not again:
+                break
+            if is_refused:
+                self._servers.refresh_soon()
+                await asyncio.sleep(PAUSE_S)
+            todo = again
+        return replies
 
-    def _flush(self) -> None:
-        """Send the requests that came since the last write."""
-        self._flush_scheduled = False
-        requests = self._next_requests()
-        if requests:
-            idle = self._idle_connection()
-            if idle is not None:
-                idle.write([_Write(requests, self._schedule_flush)])
+    async def _send(
+        self,
+        commands: Sequence[Command],
+        targets: dict[int, Server | None],
+        asked: dict[int, Server],
+        replies: list[Any],
+        deadline: float,
+        *,
+        blocks: bool,
+    ) -> None:
+        """Send each command to its server, and put the replies into their places."""
+        groups: dict[Server, list[int]] = {}
+        for at, server in targets.items():
+            if server is None:
+                replies[at] = ResponseError("CLUSTERDOWN no server is known to serve the slot")
             else:
-                task = asyncio.create_task(self._write_on_new_connection(requests))
-                self._opening.add(task)
-                task.add_done_callback(self._opened)
-        self._schedule_flush()
+                groups.setdefault(server, []).append(at)
+        answers = await asyncio.gather(
+            *(
+                self._pipeline(server).ask(
+                    [each for at in places for each in ((*[_ASKING] * (at in asked), commands[at]))],
+                    deadline,
+                    blocks=blocks,
+                )
+                for server, places in groups.items()
+            ),
+            return_exceptions=True,
+        )
+        # Behind the last one, so that no command is on its way when the caller learns of a failure.
+        for (_, places), answer in zip(groups.items(), answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            found = iter(answer)
+            for at in places:
+                if at in asked:
+                    next(found)
+                replies[at] = next(found)
 
-    def _next_requests(self) -> list[_Request]:
-        taken: list[_Request] = []
-        size = 0
-        while self._waiting and (
-            not taken or size + len(self._waiting[0].commands) <= MAX_COMMANDS_PER_WRITE
-        ):
-            request = self._waiting.popleft()
-            # Its caller may have been cancelled.
-            if not request.replies.done():
-                taken.append(request)
-                size += len(request.commands)
-        return taken
+    def _unanswered(
+        self,
+        todo: Sequence[int],
+        targets: dict[int, Server | None],
+        slots: Sequence[int],
+        replies: Sequence[Any],
+    ) -> tuple[list[int], dict[int, Server], bool]:
+        """The commands that were not executed, the servers that have the keys of some of them already, and
+        whether any was refused for the moment."""
+        again: list[int] = []
+        asked: dict[int, Server] = {}
+        is_refused = False
+        repeated: set[int] = set()
+        for at in todo:
+            reply, told_by = replies[at], targets[at]
+            redirect = Redirect.of(reply)
+            if redirect is not None and told_by is not None:
+                server = self._servers.follow(redirect, told_by)
+                if redirect.is_ask:
+                    asked[at] = server
+            elif is_failing_over(reply):
+                is_refused = True
+            elif not (self._only_reads and slots[at] in repeated):
+                continue
+            # Reads of one slot keep their order: those behind a repeated one are repeated, too.
+            repeated.add(slots[at])
+            again.append(at)
+        return again, asked, is_refused
 
-    async def _write_on_new_connection(self, requests: Sequence[_Request]) -> None:
-        try:
-            connection = await self._pool.open_connection(self._connection_changed)
-        except asyncio.CancelledError:
-            _fail(requests, RedisConnectionError("the node stops"))
-            raise
-        except Exception as error:
-            # The callers translate it.
-            _fail(requests, error)
-        else:
-            # A connection that is lost already does not report it again.
-            if not connection.lost:
-                self._connections.append(connection)
-            # Opening may have taken longer than the deadline of a request, and its caller may have retried.
-            if waiting := [each for each in requests if not each.replies.done()]:
-                connection.write([_Write(waiting, self._schedule_flush)])
 
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        self._opening.discard(task)
-        self._schedule_flush()
-
-    def _connection_changed(self, connection: RedisConnection) -> None:
-        if connection.lost and connection in self._connections:
-            self._connections.remove(connection)
-        self._schedule_flush()
-
-    def _check_deadlines(self) -> None:
-        """One timer for all requests: one for each would cost more than its command."""
-        loop, pending = asyncio.get_running_loop(), self._pending
-        now = loop.time()
-        while pending and (pending[0].replies.done() or pending[0].deadline <= now):
-            pending.popleft().fail(TimeoutError())
-        for connection in tuple(self._connections):
-            if connection.written and connection.written[0].deadline <= now:
-                connection.drop()
-        busy = pending or any(connection.written for connection in self._connections)
-        self._timer = loop.call_later(DEADLINE_CHECK_S, self._check_deadlines) if busy else None
+_ASKING: Final[Command] = ("ASKING",)
 
 
 def _without_errors(replies: list[Any]) -> list[Any]:
@@ -240,8 +231,3 @@ def _without_errors(replies: list[Any]) -> list[Any]:
         if isinstance(reply, ResponseError):
             raise reply
     return replies
-
-
-def _fail(requests: Sequence[_Request], error: Exception) -> None:
-    for each in requests:
-        each.fail(error)

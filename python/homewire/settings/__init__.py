@@ -67,6 +67,11 @@ class Settings(
         return f"{'http' if self.tls_cert is None else 'https'}://{_reachable(self.host)}:{self.port}"
 
     @property
+    def has_redis_cluster(self) -> bool:
+        """Whether Redis is a Redis Cluster."""
+        return urlsplit(self.redis_url or "").scheme.endswith("+cluster")
+
+    @property
     def admin_url(self) -> str:
         """Where this machine reaches the admin port."""
         return f"http://{_reachable(self.admin_host)}:{self.admin_port}"

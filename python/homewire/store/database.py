@@ -12,8 +12,9 @@ from redis.asyncio import Redis
 from homewire.clock import Clock
 from homewire.concurrency import is_cancelling
 from homewire.errors import Conflict, QuotaExceeded, Unavailable, UnknownRecord
-from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.redis.connect import translate_redis_errors
 from homewire.redis.pipeline import AutoPipeline, Call
+from homewire.redis.server_pipeline import COMMAND_S
 from homewire.store.accounting import NO_QUOTAS, QUOTA_SETTINGS, Quotas
 from homewire.store.keys import IDS, UNFINISHED, ProjectSlot
 from homewire.store.script import LIMIT, NOTE_UNFINISHED, Script

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import structlog
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from homewire.access_changes.relay import Relay
@@ -15,7 +16,7 @@ from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import is_cancelling
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.log import Seldom
-from homewire.redis.connect import connect
+from homewire.redis.connect import share
 from homewire.repositories import Store
 from homewire.sealing import Sealer
 from homewire.settings import Settings
@@ -31,8 +32,6 @@ TIDY_S: Final = 30.0
 """Interval of removing deleted modules from the list of waiting modules, when no module exists."""
 WORKERS: Final = 1000
 """Maximum modules that one node delivers to concurrently."""
-CONNECTIONS: Final = 16
-"""Maximum connections to Redis. They are separate, so that webhooks do not delay REST requests."""
 LOG_S: Final = 60.0
 """Minimum time between two log lines about the same problem."""
 
@@ -42,9 +41,10 @@ _log = structlog.get_logger(__name__)
 class WebhookService:
     """Dispatches events to smart modules and delivers them. Without modules it checks for one each second."""
 
-    def __init__(self, url: str, settings: Settings, clock: Clock = MACHINE_CLOCK) -> None:
+    def __init__(self, redis: Redis, settings: Settings, clock: Clock = MACHINE_CLOCK) -> None:
+        """`redis` is the node's client."""
         self._clock = clock
-        self._url = url
+        self._redis = redis
         self._settings = settings
         self._stats = WebhookStats()
         self._workers: dict[ModuleName, DeliveryWorker] = {}
@@ -58,8 +58,8 @@ class WebhookService:
     async def run(self) -> None:
         """Dispatch and deliver until cancelled."""
         settings = self._settings
-        redis = connect(self._url, max_connections=CONNECTIONS)
-        reader = connect(self._url, max_connections=2)
+        # Connections of their own, so that webhooks do not delay REST requests, nor reads that wait webhooks.
+        redis, reader = share(self._redis), share(self._redis, max_connections=2)
         relay = Relay(redis, settings.shards, self._clock)
         node = secrets.token_hex(8)
         try:

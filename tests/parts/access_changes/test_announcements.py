@@ -23,6 +23,7 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.script import Script
 from homewire.users.models import User
 from kit.control_records import SHARDS, announced_by, copies, dying_store, shards_of
+from kit.redis_server import monitored
 
 ABSENT = 987_654_321
 EVERYWHERE = set(range(SHARDS))
@@ -360,7 +361,7 @@ async def test_no_step_of_a_large_deletion_touches_more_than_a_thousand(
             pipeline.zadd(slot.home_devices(home), {str(each): each})
         await pipeline.execute()
     await fill(redis_client, project, user, 1_500)
-    async with redis_client.monitor() as monitor:
+    async with monitored(redis_client) as monitor:
         await store.homes.delete(project.id, home)
         await store.users.delete(project.id, user.id)
         await redis_client.ping()

@@ -22,7 +22,7 @@ from homewire.access_changes.relay import Answered, Relay
 from homewire.bus.shards import PENDING, events_key
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.projects.models import AccountSystem
-from homewire.redis.connect import COMMAND_S
+from homewire.redis.server_pipeline import COMMAND_S
 from homewire.repositories import Store
 from homewire.store.keys import PROJECTS, ProjectSlot
 from kit.control_records import SHARDS, Copy, copies, dying_store, first_appearances, shards_of, until

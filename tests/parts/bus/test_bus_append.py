@@ -9,7 +9,8 @@ import pytest
 import uvloop
 from redis.asyncio import Redis
 
-from homewire.bus.append import DEADLINE_GRAIN, Bus
+from homewire.bus.append import Bus
+from homewire.bus.server_link import DEADLINE_GRAIN
 from homewire.bus.shards import BusSettings, events_key
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from kit.manual_clock import loop_time

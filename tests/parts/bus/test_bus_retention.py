@@ -15,6 +15,7 @@ from kit.redis_server import (
     append_many,
     envelopes_of,
     eventually,
+    monitored,
     not_cancelled,
     running_bus,
 )
@@ -48,7 +49,7 @@ async def test_no_trim_touches_more_than_a_thousand(server: BusServer, redis: Re
     now = int(time.time() * 1000)
     await fill(redis, 1, 5_000, now - AGE_MS - 5_000)
     await fill(redis, 2, 2_500, now - AGE_MS + 30_000)
-    async with server.client() as watcher, watcher.monitor() as monitor:
+    async with server.client() as watcher, monitored(watcher) as monitor:
         await sweeper(server, redis, retention_bytes=1).sweep()
         await redis.ping()
         trims = []

@@ -14,8 +14,9 @@ from homewire.access_changes.relay import Relay
 from homewire.devices.models import Device
 from homewire.errors import Unavailable
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.redis.connect import COMMAND_S, connect
-from homewire.redis.pipeline import MAX_COMMANDS_PER_WRITE, MAX_CONNECTIONS, AutoPipeline
+from homewire.redis.connect import connect
+from homewire.redis.pipeline import AutoPipeline
+from homewire.redis.server_pipeline import COMMAND_S, MAX_COMMANDS_PER_WRITE, MAX_CONNECTIONS
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 from kit.manual_clock import LoopTime, loop_time

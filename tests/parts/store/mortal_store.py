@@ -19,8 +19,9 @@ from homewire.events.queued_commands import QueueBounds, QueuedCommand
 from homewire.homes.members import Invitee
 from homewire.kv.store import Owner, ValueLimits
 from homewire.projects.models import AccountSystem
-from homewire.redis.connect import Pool, connect
+from homewire.redis.connect import connect
 from homewire.redis.connection import PendingWrite, RedisConnection
+from homewire.redis.servers import Connections
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
@@ -58,7 +59,7 @@ async def mortal_store(url: str, death: Death) -> AsyncIterator[Store]:
                 self.drop()
             super().write(batches)
 
-    Pool.of(redis).pipelined_class = Mortal
+    Connections.of(redis).connection_class = Mortal
     try:
         yield Store(redis, Relay(redis, SHARDS))
     finally:

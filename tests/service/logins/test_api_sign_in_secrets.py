@@ -18,6 +18,7 @@ from homewire.users.verification import REDEEM_TOKEN
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
 from kit.node import NodeProcess, private_node
 from kit.recovery import dying_change
+from kit.redis_server import monitored
 from kit.tenant import Reply
 
 UNKNOWN = "nobody@example.com"
@@ -87,7 +88,7 @@ async def test_start_of_message_sends_same_commands_for_known_and_unknown_users(
 
     async def commands(email: str) -> list[list[str]]:
         await people.tenant.announced()
-        async with people.tenant.redis.monitor() as monitor:
+        async with monitored(people.tenant.redis) as monitor:
             await people.start("passwordReset/start", email=email)
             seen: list[list[str]] = []
             async for command in monitor.listen():

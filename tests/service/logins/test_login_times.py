@@ -13,6 +13,7 @@ from homewire.sessions.models import ClientInfo
 from homewire.users.models import User
 from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
 from kit.node import NodeProcess, private_node
+from kit.redis_server import monitored
 
 UNKNOWN = "nobody@example.com"
 
@@ -102,7 +103,7 @@ async def test_failed_login_sends_same_commands_for_known_and_unknown_users(peop
     await people.tenant.store.users.create(people.project, "none", email="without@example.com")
 
     async def commands(email: str) -> list[tuple[str, str]]:
-        async with people.tenant.redis.monitor() as monitor:
+        async with monitored(people.tenant.redis) as monitor:
             await people.sign_in(email=email, password="wrong")
             await people.tenant.redis.ping()
             seen: list[tuple[str, str]] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from kit.redis_server import monitored
 from kit.tenant import Account, Tenant
 
 ATTEMPTS = 8
@@ -22,7 +23,7 @@ async def commands_of(tenant: Tenant, request: Awaitable[Any]) -> list[str]:
     """
     slot, copied, marker = f"{{p{tenant.project}}}", f":copied:{tenant.project} ", secrets.token_hex(8)
     names: list[str] = []
-    async with tenant.redis.monitor() as monitor:
+    async with monitored(tenant.redis) as monitor:
         status = await request
         assert status in (200, 204), status
         await tenant.redis.echo(marker)

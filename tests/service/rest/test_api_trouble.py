@@ -13,7 +13,8 @@ import pytest
 
 from homewire.errors import InternalError
 from homewire.projects.models import AccessControl, AccountSystem
-from homewire.redis.connect import COMMAND_S, CONNECT_S
+from homewire.redis.server_pipeline import COMMAND_S
+from homewire.redis.servers import CONNECT_S
 from kit.access_project import world_of
 from kit.access_reached import ERROR
 from kit.access_rows import Ask, successes

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homewire._core import XaddPrefixes, shard_of
-from homewire.bus.append import PendingAppends
 from homewire.bus.retention import water_level
+from homewire.bus.server_link import PendingAppends
 from homewire.bus.shards import BusSettings, BusStats
 from homewire.errors import ConfigurationError, NotConfirmed
 from homewire.redis.address import parse_address

@@ -14,11 +14,13 @@ from redis.exceptions import AuthenticationError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from homewire.errors import Unavailable
-from homewire.redis import connect as connecting
 from homewire.redis import connection as lines
-from homewire.redis.connect import Pool, connect, translate_redis_errors
+from homewire.redis import servers as connecting
+from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.connection import RedisConnection
-from homewire.redis.pipeline import MAX_COMMANDS_PER_WRITE, MAX_CONNECTIONS, AutoPipeline
+from homewire.redis.pipeline import AutoPipeline
+from homewire.redis.server_pipeline import MAX_COMMANDS_PER_WRITE, MAX_CONNECTIONS
+from homewire.redis.servers import Connections
 
 Answer = Callable[[list[bytes]], bytes | None]
 """What to say to a command; None: close instead."""
@@ -186,7 +188,9 @@ async def silent_line(
     """A line to a server that answers so, on which nothing is asked."""
     async with talking(socket, answer):
         redis = connect(f"unix://{socket}")
-        await Pool.of(redis).open_connection(changed)
+        connections = Connections.of(redis)
+        assert connections.servers.single is not None
+        await connections.open(connections.servers.single, changed)
         yield
         await redis.aclose()
 
@@ -216,25 +220,3 @@ async def test_dead_connection_is_given_up_before_use(
     ):
         async with asyncio.timeout(60):
             await lost.wait()
-
-
-@pytest.mark.parametrize("idle_s", [-1.0, 3600.0], ids=["idle-for-long", "in-use"])
-async def test_idle_connection_of_the_pool_is_made_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idle_s: float
-) -> None:
-    monkeypatch.setattr(connecting, "PING_S", idle_s)
-    connections: list[asyncio.Task[None]] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connections.append(cast("asyncio.Task[None]", asyncio.current_task()))
-        await converse(reader, writer, lambda _: b"+PONG\r\n")
-        writer.close()
-        await writer.wait_closed()
-
-    async with await asyncio.start_unix_server(serve, tmp_path / "s"):
-        redis = connect(f"unix://{tmp_path}/s")
-        await redis.ping()
-        await redis.ping()
-        await redis.aclose()
-        assert len(connections) == (2 if idle_s < 0 else 1)
-        await asyncio.gather(*connections)
