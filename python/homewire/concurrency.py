@@ -105,7 +105,7 @@ class SingleFlight(Generic[Key, Item, Reply]):
         if deadline == math.inf:
             return await reply
         # As `asyncio.timeout` does, which takes five times as long.
-        timer = loop.call_at(deadline, _time_out, reply)
+        timer = loop.call_at(deadline, time_out, reply)
         try:
             return await reply
         finally:
@@ -145,7 +145,8 @@ class SingleFlight(Generic[Key, Item, Reply]):
                 reply.set_result(answer)
 
 
-def _time_out(reply: asyncio.Future[Any]) -> None:
+def time_out(reply: asyncio.Future[Any]) -> None:
+    """Raise TimeoutError where the reply is awaited, unless it came."""
     if not reply.done():
         reply.set_exception(TimeoutError())
 

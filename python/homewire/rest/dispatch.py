@@ -172,7 +172,7 @@ def _response(
 
 async def _streamed(context: RestContext, call: Call[Any, Any], answer: Chunks) -> web.StreamResponse:
     request = call.request
-    chunks = in_turns(answer.steps, partial(context.turns.of, call.caller, request))
+    chunks = in_turns(answer.steps, partial(context.turns.of_step, call.caller, request))
     return await StreamedResponse.begun(
         request,
         chunks,

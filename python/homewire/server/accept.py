@@ -18,7 +18,7 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from ipaddress import ip_address
@@ -27,7 +27,7 @@ from typing import Any, Final, TypeAlias
 from homewire.errors import Unavailable
 from homewire.limits.connections import network_of
 from homewire.server.clients import Peer, TrustedProxies
-from homewire.server.connections import UNCOUNTED, Connections
+from homewire.server.connections import UNCOUNTED, Connections, Place
 from homewire.server.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ class Acceptor:
         self._turns = Turns(
             SET_UP_AT_ONCE, queue=WAITING, wait_s=handshake_s, refusal=_too_many, longest_s=SET_UP_TURN_S
         )
-        self._connecting: dict[asyncio.Task[object], None] = {}
+        self._connecting: dict[asyncio.Task[None], None] = {}
         """The oldest first."""
         self._resumption: asyncio.TimerHandle | None = None
         self._make_protocol: MakeProtocol | None = None
@@ -184,6 +184,7 @@ class Acceptor:
 
     def _set_bounds(self, listening: socket.socket) -> None:
         """Set the bounds of the kernel, which accepted sockets inherit."""
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if self._timeout_s and hasattr(socket, "TCP_USER_TIMEOUT"):
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(self._timeout_s * 1000))
         if self._unsent_bytes and hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -219,15 +220,21 @@ class Acceptor:
     def _admit(self, connection: socket.socket, address: str) -> None:
         """Set the connection up if there is room. This is checked before anything is allocated: one address
         may open many more connections than it may have."""
-        connections = self._connections
-        if connections is None:
-            self._connect(connection, address)
-        elif not connections.make_room(connection.fileno(), self._end_oldest_handshake):
+        connections, peer = self._connections, self._proxies.peer(address)
+        if connections is not None and not connections.make_room(
+            connection.fileno(), self._end_oldest_handshake
+        ):
             connection.close()
-        elif connections.has_place(self._proxies.peer(address)):
-            self._connect(connection, address)
-        else:
+        elif self._proxy_protocol and peer.proxies is not None:
+            self._begin(connection, self._set_up_behind_header(connection, peer))
+        elif (place := self._place(peer)) is None:
+            assert connections is not None
             connections.refuse(connection)
+        else:
+            self._begin(connection, self._set_up(connection, peer, place))
+
+    def _place(self, peer: Peer) -> Place | None:
+        return UNCOUNTED if self._connections is None else self._connections.place(peer)
 
     def _wait_for_room(self, error: OSError) -> None:
         self._pauses += 1
@@ -235,25 +242,36 @@ class Acceptor:
         self._pause()
         self._resumption = self._loop.call_later(PAUSE_S, self._resume)
 
-    def _connect(self, connection: socket.socket, address: str) -> None:
+    def _begin(self, connection: socket.socket, setting_up: Coroutine[Any, Any, None]) -> None:
         self._accepted += 1
         connection.setblocking(False)
-        task: asyncio.Task[object] = self._loop.create_task(self._set_up(connection, address))
+        task = self._loop.create_task(setting_up)
         self._connecting[task] = None
         task.add_done_callback(self._connected)
 
-    async def _set_up(self, connection: socket.socket, address: str) -> None:
-        """Give the connection its protocol. Raises OSError if the connection failed before."""
-        assert self._make_protocol is not None
+    async def _set_up_behind_header(self, connection: socket.socket, proxy: Peer) -> None:
+        """Set the connection up for the client that a trusted proxy names. Raises OSError, MalformedHeader,
+        TimeoutError."""
         try:
-            peer = await self._peer(connection, address)
+            async with asyncio.timeout(self._handshake_s):
+                client = await read_client(connection)
+        except (MalformedHeader, TimeoutError):
+            self._proxy_headers_refused += 1
+            connection.close()
+            raise
         except BaseException:
             connection.close()
             raise
-        place = UNCOUNTED if self._connections is None else self._connections.place(peer)
+        peer = proxy if client is None else self._proxies.peer(client)
+        place = self._place(peer)
         if place is None:
             connection.close()
             return
+        await self._set_up(connection, peer, place)
+
+    async def _set_up(self, connection: socket.socket, peer: Peer, place: Place) -> None:
+        """Give the connection its protocol. Raises OSError if the connection failed before."""
+        assert self._make_protocol is not None
         connecting = False
         try:
             # A trusted proxy has the connections of many clients, so they do not wait for each other.
@@ -282,21 +300,7 @@ class Acceptor:
             return True
         return False
 
-    async def _peer(self, connection: socket.socket, address: str) -> Peer:
-        """The peer of the connection. Raises OSError, MalformedHeader, TimeoutError."""
-        peer = self._proxies.peer(address)
-        if self._proxy_protocol and peer.proxies is not None:
-            try:
-                async with asyncio.timeout(self._handshake_s):
-                    client = await read_client(connection)
-            except (MalformedHeader, TimeoutError):
-                self._proxy_headers_refused += 1
-                raise
-            if client is not None:
-                return self._proxies.peer(client)
-        return peer
-
-    def _connected(self, task: asyncio.Task[object]) -> None:
+    def _connected(self, task: asyncio.Task[None]) -> None:
         self._connecting.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, OSError | MalformedHeader | Unavailable):

@@ -28,6 +28,7 @@ from homewire.server.answers import (
     CHALLENGE,
     PRIVATE,
     SERVER,
+    HandedOff,
     WholeAnswer,
     accepted_coding,
     error_answer,
@@ -176,6 +177,9 @@ class QuietRequestHandler(RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Write the answer. If bytes of the next request came in the meantime, its head is timed from now
         on."""
+        if type(resp) is HandedOff:
+            # The connection is the core's, and this object's end follows.
+            return await super().finish_response(request, resp, start_time)
         if isinstance(resp, web.HTTPExpectationFailed):
             # aiohttp checks this header before any middleware.
             resp = error_answer(InvalidInput("Expect", "must be 100-continue"))
@@ -387,6 +391,8 @@ async def make_runner(
         access_log=None,
         max_line_size=http_options.request_line_bytes,
         max_field_size=16_384,
+        # The listening sockets have the option, and accepted ones inherit it.
+        tcp_keepalive=False,
         lingering_time=2.0,
         keepalive_timeout=http_options.keep_alive_s,
     )

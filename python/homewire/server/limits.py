@@ -157,6 +157,7 @@ class RequestTurns:
         """`most` is the limit of a project or address; a principal has a quarter of it. 0 is no limit."""
         self._projects = _request_turns(most)
         self._principals = _request_turns((most + 3) // 4)
+        self._steps = _request_turns(min(most, 1))
 
     @asynccontextmanager
     async def of(self, caller: Principal | None, request: web.Request) -> AsyncIterator[None]:
@@ -171,6 +172,13 @@ class RequestTurns:
             ):
                 yield
 
+    @asynccontextmanager
+    async def of_step(self, caller: Principal | None, request: web.Request) -> AsyncIterator[None]:
+        """Hold the turn of one step of a long answer. The long answers of a project share one, because a step
+        takes as long as many small requests. Raises Unavailable."""
+        async with self._steps.of(None if caller is None else caller.project_id), self.of(caller, request):
+            yield
+
     def limited(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
         """The same routes, for requests without a key: their handlers wait for a turn of the address."""
         return wrapped(routes, self._taking_turns)
@@ -184,11 +192,11 @@ class RequestTurns:
 
     def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
-        both = (self._projects, self._principals)
+        all_turns = (self._projects, self._principals, self._steps)
         return {
-            "requests_waiting": sum(each.waiting for each in both),
-            "requests_delayed": sum(each.delayed for each in both),
-            "requests_refused": sum(each.refused for each in both),
+            "requests_waiting": sum(each.waiting for each in all_turns),
+            "requests_delayed": sum(each.delayed for each in all_turns),
+            "requests_refused": sum(each.refused for each in all_turns),
         }
 
 

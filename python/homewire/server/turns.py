@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Hashable
+from contextlib import suppress
 
+from homewire.concurrency import time_out
 from homewire.errors import Unavailable
 
 
@@ -50,18 +51,9 @@ class Turns:
         """How many wait, of all subjects."""
         return sum(map(len, self._waiting.values()))
 
-    @asynccontextmanager
-    async def of(self, subject: Hashable) -> AsyncIterator[None]:
-        """Hold one turn of the subject. Raises the refusal."""
-        await self.take(subject)
-        loop = asyncio.get_running_loop()
-        with ExitStack() as turn:
-            turn.callback(loop.call_soon, self.give_back, subject)
-            if self._longest_s is not None:
-                # What ends first closes the stack, and the second finds it empty.
-                end = loop.call_later(self._longest_s, turn.close)
-                turn.callback(end.cancel)
-            yield
+    def of(self, subject: Hashable) -> Turn:
+        """A turn of the subject, for `async with`, which raises the refusal."""
+        return Turn(self, subject, self._longest_s)
 
     async def take(self, subject: Hashable) -> None:
         """Wait for a turn of the subject. Raises the refusal."""
@@ -74,12 +66,13 @@ class Turns:
         if len(waiting) >= self._queue:
             self.refused += 1
             raise self._refusal()
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
         waiting.append(turn)
         self.delayed += 1
+        timer = loop.call_later(self._wait_s, time_out, turn)
         try:
-            async with asyncio.timeout(self._wait_s):
-                await turn
+            await turn
         except TimeoutError as error:
             self._leave(subject, turn)
             self.refused += 1
@@ -87,6 +80,8 @@ class Turns:
         except BaseException:
             self._leave(subject, turn)
             raise
+        finally:
+            timer.cancel()
 
     def give_back(self, subject: Hashable) -> None:
         """The turn is over: the request that waited longest has it now."""
@@ -105,7 +100,7 @@ class Turns:
 
     def _leave(self, subject: Hashable, turn: asyncio.Future[None]) -> None:
         """Stop waiting. A turn that was given in the same moment goes to the next request."""
-        if turn.done() and not turn.cancelled():
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
             self.give_back(subject)
             return
         waiting = self._waiting.get(subject)
@@ -114,3 +109,36 @@ class Turns:
                 waiting.remove(turn)
             if not waiting:
                 del self._waiting[subject]
+
+
+class Turn:
+    """One turn of a subject, from the beginning of an `async with` to the turn of the loop behind its end.
+
+    A class of its own: each handshake and each request takes two or three, and the decorators of contextlib
+    would take four times as long.
+    """
+
+    __slots__ = ("_longest", "_longest_s", "_subject", "_turns")
+
+    def __init__(self, turns: Turns, subject: Hashable, longest_s: float | None) -> None:
+        self._turns: Turns | None = turns
+        self._subject = subject
+        self._longest_s = longest_s
+        self._longest: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
+        assert self._turns is not None
+        await self._turns.take(self._subject)
+        if self._longest_s is not None:
+            self._longest = asyncio.get_running_loop().call_later(self._longest_s, self._end)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._longest is not None:
+            self._longest.cancel()
+        self._end()
+
+    def _end(self) -> None:
+        """Give the turn back, unless it took too long and was given back before."""
+        if self._turns is not None:
+            asyncio.get_running_loop().call_soon(self._turns.give_back, self._subject)
+            self._turns = None

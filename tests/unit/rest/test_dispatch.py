@@ -75,10 +75,9 @@ def test_created_resources_below_their_path_are_declared() -> None:
     assert all(each.located for each in OPERATIONS if each.success == 201 and each.path in paths)
 
 
-async def test_steps_of_two_long_answers_take_turns() -> None:
-    turns = RequestTurns(1)
-    caller = principal(PrincipalKind.PROJECT_KEY)
-    turn = partial(turns.of, caller, make_mocked_request("GET", "/"))
+async def test_steps_of_two_long_answers_of_a_project_take_turns() -> None:
+    turns = RequestTurns(8)
+    callers = {"a": principal(PrincipalKind.PROJECT_KEY), "b": principal(PrincipalKind.USER)}
     order: list[str] = []
 
     async def steps(name: str) -> AsyncGenerator[bytes]:
@@ -90,6 +89,7 @@ async def test_steps_of_two_long_answers_take_turns() -> None:
         yield name.encode()
 
     async def whole(name: str) -> bytes:
+        turn = partial(turns.of_step, callers[name], make_mocked_request("GET", "/"))
         return b"".join([chunk async for chunk in in_turns(steps(name), turn)])
 
     assert tuple(await asyncio.gather(whole("a"), whole("b"))) == (b"a", b"b")
