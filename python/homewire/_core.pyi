@@ -356,8 +356,11 @@ class Core:
         """The same over all shards."""
 
     def adopt(self, id: int, fd: int, early: bytes) -> None:
-        """Adopt `fd`, a duplicate made for this call. The core owns it from then on, also on failure.
-        Raises OSError."""
+        """Adopt `fd`, a duplicate made for this call. The core owns it from then on, also on failure. The
+        reactor may sleep until `wake`. Raises OSError."""
+
+    def wake(self) -> None:
+        """Wake the reactor if adoptions wait for it."""
 
     def deliver_first(self, id: int, seen: int, envelopes: list[bytes]) -> None:
         """Deliver queued commands to a reservation of their device, in the order of their sequences and

@@ -71,6 +71,8 @@ async def hand_off(
         try:
             early = await offer.answer(request, observe)
             core.adopt(connection_id, offer.detach(), early)
+            # Behind the other handshakes of this turn of the loop, whose adoptions it wakes, too.
+            asyncio.get_running_loop().call_soon(core.wake)
         except BaseException:
             offer.withdraw()
             raise

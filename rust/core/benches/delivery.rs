@@ -138,6 +138,7 @@ fn connect(core: &Core, number: usize, permission: bool) -> io::Result<UnixStrea
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     core.adopt(id, theirs.into_raw_fd(), Transport::WebSocket, Vec::new())?;
+    core.wake();
     Ok(ours)
 }
 

@@ -139,6 +139,9 @@ impl Core {
     /// core owns it from now on, also on failure. `transport` is that of the reservation. `early` has the
     /// bytes that the client sent right after its request.
     ///
+    /// The reactor handles the adoption when it is next awake, at the latest after [`Core::wake`]. So the
+    /// adoptions of one turn of the caller's loop take one thread switch together.
+    ///
     /// # Errors
     /// The kernel's, if the descriptor is not an open socket.
     pub fn adopt(
@@ -149,13 +152,18 @@ impl Core {
         early: Vec<u8>,
     ) -> io::Result<()> {
         let socket = Socket::new(own_descriptor(descriptor)?, &self.socket)?;
-        self.shared.inbox.send(ReactorCommand::Adopt {
+        self.shared.inbox.send_without_wake(ReactorCommand::Adopt {
             id,
             socket,
             transport,
             early,
         });
         Ok(())
+    }
+
+    /// Wakes the reactor if commands wait for it.
+    pub fn wake(&self) {
+        self.shared.inbox.wake_for_waiting();
     }
 
     /// Delivers queued commands to a reservation of their device, in the order of their sequences and

@@ -168,6 +168,11 @@ impl Core {
         Ok(self.0.adopt(id, fd, transport, early.to_vec())?)
     }
 
+    /// Wakes the reactor for adoptions that wait.
+    fn wake(&self) {
+        self.0.wake();
+    }
+
     fn deliver_first(&self, id: u64, seen: u64, envelopes: Vec<Vec<u8>>) {
         self.0
             .deliver_first(ConnectionId::from(id), seen, envelopes);

@@ -3,7 +3,6 @@
 //! They have a common order only because they share this queue: an event that is appended after a client
 //! received 101 is read after its reservation was queued.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -120,10 +119,12 @@ impl Inbox {
         if self.sender.send(command).is_err() {
             return false;
         }
-        if self.asleep.swap(false, Ordering::SeqCst) {
-            return self.wake().is_ok();
-        }
-        true
+        self.wake_if_asleep()
+    }
+
+    /// Wakes the reactor if commands were queued without waking it. Returns whether it still runs.
+    pub fn wake_for_waiting(&self) -> bool {
+        self.sender.is_empty() || self.wake_if_asleep()
     }
 
     /// Queues envelopes. Blocks while too many bytes are queued; the events stay in Redis meanwhile.
@@ -177,13 +178,14 @@ impl Inbox {
         self.asleep.store(false, Ordering::SeqCst);
     }
 
-    fn wake(&self) -> io::Result<()> {
-        self.waker.wake()
+    fn wake_if_asleep(&self) -> bool {
+        !self.asleep.swap(false, Ordering::SeqCst) || self.waker.wake().is_ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::atomic::AtomicU64;
     use std::time::Instant;
 

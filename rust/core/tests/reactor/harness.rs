@@ -254,6 +254,7 @@ impl Node {
                 early.to_vec(),
             )
             .unwrap();
+        self.core.wake();
         Client::new(ours)
     }
 

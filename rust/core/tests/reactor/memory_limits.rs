@@ -183,6 +183,7 @@ fn stalled_tcp(socket: SocketOptions) -> (Node, ConnectionId, socket2::Socket) {
     node.core
         .adopt(id, server.into_raw_fd(), Transport::WebSocket, Vec::new())
         .unwrap();
+    node.core.wake();
     let body = body(60_000);
     for _ in 0..150 {
         node.route(event_with_body(1, "", &body));

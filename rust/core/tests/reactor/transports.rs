@@ -95,6 +95,7 @@ fn adopt(node: &Node, id: ConnectionId) -> StreamClient {
     node.core
         .adopt(id, theirs.into_raw_fd(), STREAM.transport, Vec::new())
         .unwrap();
+    node.core.wake();
     StreamClient(ours)
 }
 
