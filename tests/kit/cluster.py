@@ -52,6 +52,10 @@ class ClusterSet:
         """kill -9 of the master of a slot; wait until its replica was elected and all know it."""
         killed = self.master_of(slot)
         killed.kill()
+        self.until_replaced(killed, slot)
+
+    def until_replaced(self, killed: Server, slot: int) -> None:
+        """Wait until all know another master of a slot."""
         wait_until(lambda: self.is_whole() and self.master_of(slot) is not killed)
 
     def fail_over(self, slot: int) -> None:

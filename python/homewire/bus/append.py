@@ -81,7 +81,6 @@ class Bus:
         """The link of a Redis that is no cluster."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots = [slot_of(events_key(shard)) for shard in range(settings.shards)]
-        self._version = -1
         self._newest_id = b"0-0"
         self._newest: list[bytes | None] = [None] * settings.shards
         """The last confirmed entry of each shard."""
@@ -115,12 +114,14 @@ class Bus:
         if self._servers.single is not None:
             self._only = self._link(self._servers.single)
         else:
+            self._servers.on_change = self._note_servers
             await self._servers.refresh()
             self._note_servers()
         await asyncio.gather(*(link.first_attempt() for link in self._links.values()))
 
     async def close(self) -> None:
         """Refuse new appends, wait for pending replies until their deadlines, then disconnect."""
+        self._servers.on_change = None
         await asyncio.gather(*(link.close() for link in self._links.values()), *self._tasks)
 
     async def append(self, shard: int, envelope: bytes) -> bytes:
@@ -269,8 +270,6 @@ class Bus:
         return link
 
     def _find_link(self, shard: int) -> ServerLink | None:
-        if self._version != self._servers.version:
-            self._note_servers()
         server = self._servers.of_slot(self._slots[shard])
         link = None if server is None else self._link(server)
         if link is None or not link.connected:
@@ -287,7 +286,6 @@ class Bus:
     def _note_servers(self) -> None:
         """Have a link to each master and to no other server: a master that became a replica may become
         master again with another history."""
-        self._version = self._servers.version
         masters = set(self._servers.masters())
         for shard, slot in enumerate(self._slots):
             server, newest = self._servers.of_slot(slot), self._newest[shard]

@@ -53,8 +53,8 @@ class Servers:
         """Judges each new connection, if it is set."""
         self.single: Final = None if address.cluster else Server(address)
         """The only server; None for a cluster."""
-        self.version = 0
-        """Changes with the server of any slot."""
+        self.on_change: Callable[[], None] | None = None
+        """Called when the server of any slot changed."""
         self.redirects: dict[int, int] = {}
         """How often a command on a slot was redirected."""
         self._slots: list[Server | None] = [None] * SLOTS if address.cluster else []
@@ -102,7 +102,7 @@ class Servers:
         server = self._at(redirect.host or told_by.address.host, redirect.port)
         if not redirect.is_ask:
             self._slots[redirect.slot] = server
-            self.version += 1
+            self._changed()
             # Other slots moved with it, probably.
             self.refresh_soon()
         return server
@@ -150,12 +150,16 @@ class Servers:
         if slots == self._slots:
             return
         self._slots = slots
-        self.version += 1
         masters = set(self.masters())
         self._known = {at: server for at, server in self._known.items() if server in masters}
         # A master that became a replica may become master again with another history.
         for each in self._connections:
             each.retire_others(masters)
+        self._changed()
+
+    def _changed(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
 
     # -- connections --
 
