@@ -117,6 +117,10 @@ class AutoPipeline:
                 answers[at] = answer
         return _without_errors(answers)
 
+    def redirects(self, key: str) -> int | None:
+        """How often commands on the slot of a key were redirected; None without a cluster."""
+        return None if self._single is not None else self._servers.redirects.get(slot_of(key), 0)
+
     def _pipeline(self, server: Server) -> ServerPipeline:
         pipeline = self._pipelines.get(server)
         if pipeline is None:

@@ -24,6 +24,8 @@ PAGE: Final = LIMIT
 CLEANUP_DELAY_MS: Final = 5_000
 """When housekeeping checks for the rest of a deletion. A change takes at most COMMAND_S, so by then it has
 happened or will not happen."""
+SLOT_MOVES_S: Final = 0.5
+"""Pause before a scan begins again because its slot moved."""
 ATTEMPTS: Final = 10
 """How often a change is tried that conflicts with concurrent ones."""
 
@@ -233,10 +235,24 @@ class Database:
         return found, max(total, skip + len(found)) if found else total
 
     async def scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
-        """The matching key names, in pages. A command checks `count` names.
+        """The matching key names of one slot, in pages, perhaps twice. A command checks `count` names.
 
-        Names that exist all the time are found.
+        Names that exist all the time are found. Raises Unavailable if the slot does not stay at one server.
         """
+        for _ in range(ATTEMPTS):
+            began = self._reads.redirects(pattern)
+            async for names in self._scan_once(pattern, count):
+                yield names
+            if began is None:
+                return
+            # SCAN itself is not redirected. While the slot moves, EXISTS is.
+            await self.read("EXISTS", pattern)
+            if self._reads.redirects(pattern) == began:
+                return
+            await asyncio.sleep(SLOT_MOVES_S)
+        raise Unavailable(problem="the keys are being moved to another server")
+
+    async def _scan_once(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
         cursor = 0
         while True:
             _stop_if_cancelled()

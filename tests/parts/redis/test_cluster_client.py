@@ -5,22 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from homewire.access_changes.relay import Relay
 from homewire.bus.append import Bus
 from homewire.bus.shards import BusError, BusSettings, epoch_key, events_key
+from homewire.clock import MACHINE_CLOCK
 from homewire.errors import BusUnavailable, NotConfirmed
 from homewire.redis.checks import Level, examine_redis
 from homewire.redis.connect import ask_each_server, connect, each_server
+from homewire.redis.deployment import KEY, Identity
 from homewire.redis.pipeline import AutoPipeline
 from homewire.redis.servers import Connections
+from homewire.store.database import Database
 from kit.cluster import ClusterSet, SlotMove, running_cluster, slot_of
 from kit.node import CLUSTER, eventually
 from kit.redis_processes import TIMEOUT_S
+from kit.redis_server import entries_of, envelopes_of
 
 pytestmark = pytest.mark.skipif(CLUSTER, reason="it has its own cluster")
 
@@ -135,7 +141,7 @@ async def test_script_on_keys_that_are_apart_is_refused_until_they_are_together(
         waiting = asyncio.create_task(pipe.run(ADD, (("{apart}a", "{apart}b"), (1,))))
         await asyncio.sleep(0)
     # It was repeated until the keys were together, or refused: it never ran with half of them.
-    (done,) = await asyncio.gather(waiting, return_exceptions=True)
+    done: Any = (await asyncio.gather(waiting, return_exceptions=True))[0]
     assert done == [4] or isinstance(done, ResponseError)
     assert await redis.mget(["{apart}a", "{apart}b"]) == [b"1" if done != [4] else b"2"] * 2
 
@@ -169,14 +175,67 @@ async def test_appends_follow_a_shard_to_another_master(cluster: ClusterSet, red
         ids += [each for each in (many[3], *many[-2:]) if isinstance(each, bytes)]
         ids.append(await bus.append(3, b"behind"))
         assert await bus.append_once(4, "scope", "print", [b"once"]) == once
-    entries = await redis.xrange(events_key(3))
-    assert [entry for entry, _ in entries] == ids
-    assert [fields[b"e"] for _, fields in entries] == [b"before", b"meanwhile", *[b"many"] * 3, b"behind"]
+    assert [entry for entry, _ in await entries_of(redis, 3)] == ids
+    found = await envelopes_of(redis, 3)
+    assert found == [b"before", b"meanwhile", *[b"many"] * 3, b"behind"]
 
 
 def move_all(move: SlotMove) -> None:
     while move.move_keys():
         pass
+
+
+async def test_master_without_its_data_is_not_used_until_an_operator_agrees(
+    cluster: ClusterSet, redis: Redis, tmp_path: Path
+) -> None:
+    servers = Connections.of(redis).servers
+    identity = Identity(SHARDS, tmp_path / "id", in_cluster=True)
+    deployment = await identity.establish(redis)
+    servers.identity = identity
+    emptied = next(each for each in servers.masters() if servers.of_slot(slot_of(KEY)) is not each)
+    watching = asyncio.create_task(identity.watch(redis, servers.identity_keys, servers.disconnect))
+    key = next(each for each in identity.copies if servers.of_slot(slot_of(each)) is emptied)
+    next(each for each in cluster.servers if each.port == emptied.address.port).client.flushall()
+
+    async def is_noticed() -> bool:
+        return identity.problem is not None
+
+    await eventually(is_noticed, TIMEOUT_S)
+    with pytest.raises(OSError, match="empty or another one"):
+        await redis.get(key)
+    assert await redis.hget(KEY, "id") == deployment.id.encode()
+    async with connect(cluster.url) as operator:
+        await Identity(SHARDS, tmp_path / "id", in_cluster=True).adopt(operator)
+
+    async def is_accepted() -> bool:
+        return identity.problem is None
+
+    await eventually(is_accepted, TIMEOUT_S)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert await redis.hget(key, "id") == deployment.id.encode()
+    servers.identity = None
+
+
+async def test_master_that_a_redirect_names_is_asked_for_its_deployment(
+    cluster: ClusterSet, redis: Redis, tmp_path: Path
+) -> None:
+    servers = Connections.of(redis).servers
+    identity = Identity(SHARDS, tmp_path / "id", in_cluster=True)
+    await identity.establish(redis)
+    servers.identity = identity
+    key = next(
+        each
+        for each in identity.copies
+        if servers.of_slot(slot_of(KEY)) is not servers.of_slot(slot_of(each))
+    )
+    await asyncio.to_thread(cluster.until_in_sync)
+    await asyncio.to_thread(cluster.fail_over, slot_of(key))
+    cluster.master_of(slot_of(key)).client.flushall()
+    with pytest.raises(OSError, match="empty or another one"):
+        await redis.get(key)
+    assert "empty or another one" in (identity.problem or "")
+    servers.identity = None
 
 
 async def test_each_master_is_examined(redis: Redis) -> None:
@@ -198,6 +257,22 @@ async def test_each_master_is_examined(redis: Redis) -> None:
 async def reset_policy(redis: Redis) -> None:
     async for _, each in each_server(redis):
         await each.config_set("maxmemory-policy", "noeviction")
+
+
+async def test_scan_begins_again_when_its_slot_moves(cluster: ClusterSet, redis: Redis) -> None:
+    database = Database(redis, Relay(redis, SHARDS), MACHINE_CLOCK)
+    names = {f"{{scan}}{number}" for number in range(100)}
+    for name in names:
+        await redis.set(name, 1)
+    found = set[str]()
+    with cluster.moving(slot_of("{scan}")) as move:
+        pages = database.scan("{scan}*", 10)
+        found.update(each.decode() for each in await anext(pages))
+        assert await redis.get("{scan}none") is None
+        move_all(move)
+    async for page in pages:
+        found.update(each.decode() for each in page)
+    assert found == names
 
 
 async def test_appends_go_on_at_the_replica_of_a_killed_master() -> None:
@@ -240,7 +315,7 @@ async def test_confirmed_entry_that_the_new_master_lacks_renews_the_epochs_of_it
             assert await epochs(redis, others) == [b"first"] * len(others)
 
 
-async def epochs(redis: Redis, shards: list[int]) -> list[bytes | None] | None:
+async def epochs(redis: Redis, shards: list[int]) -> list[Any] | None:
     try:
         return [await redis.get(epoch_key(shard)) for shard in shards]
     except (RedisError, OSError):
@@ -279,7 +354,7 @@ async def appends_until(bus: Bus, redis: Redis, happen: Any) -> dict[bytes, byte
 
 
 async def stored(redis: Redis) -> list[bytes]:
-    return [fields[b"e"] for shard in range(SHARDS) for _, fields in await redis.xrange(events_key(shard))]
+    return [envelope for shard in range(SHARDS) for envelope in await envelopes_of(redis, shard)]
 
 
 def assert_each_once(outcomes: dict[bytes, bytes | BusError], found: list[bytes]) -> None:
