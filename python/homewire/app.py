@@ -54,7 +54,6 @@ from homewire.realtime.handshake import routes as websocket_routes
 from homewire.rest.context import RestContext, SortSlots
 from homewire.rest.dispatch import routes as api_routes
 from homewire.rest.shapes import rendered
-from homewire.server.http import render_errors
 from homewire.server.ports import (
     Certificate,
     Problem,
@@ -195,7 +194,7 @@ async def running(
         session_expiry = _start_session_expiry(parts, core, handlers)
         caches = Caches.of(parts, core, session_expiry)
         audit = Audit(clock)
-        app = web.Application(middlewares=[render_errors(audit.render, parts.server_limits.rates.request)])
+        app = web.Application()
         if Tier.ROUTER in tiers:
             _add_realtime_tier(app, parts, core, caches, handlers, limits, observe)
         if Tier.API in tiers:
@@ -209,11 +208,11 @@ async def running(
         registry = metrics.registry(core, parts.bus, parts.relay, labelled, parts.metric_sources)
         problem = _problem(core, parts)
         app.add_routes(parts.server_limits.turns.limited(public_routes(problem)))
-        admin = web.Application(middlewares=[render_errors(rendered)])
+        admin = web.Application()
         admin.add_routes(admin_routes(problem, registry))
         stack.callback(parts.server_limits.header_timeout.close)
-        admin_url = await open_admin_port(stack, settings, admin, parts.server_limits)
-        base_url = await open_port(stack, settings, app, parts.server_limits, tls)
+        admin_url = await open_admin_port(stack, settings, admin, parts.server_limits, rendered)
+        base_url = await open_port(stack, settings, app, parts.server_limits, audit.render, tls)
         certificate = Certificate(settings, parts.server_limits.acceptor)
         if tls is not None:
             in_background(stack, certificate.watch(), parts.failed)

@@ -63,7 +63,9 @@ def note(request: web.Request, **facts: object) -> None:
 
 
 def note_caller(request: web.Request, caller: Principal) -> None:
-    """Add the caller of a request to its audit line."""
+    """Add the caller of a request to its audit line, if it has one."""
+    if _OPERATION not in request:
+        return
     # The name of a user's key is the app's.
     name = caller.name if caller.kind is PrincipalKind.PROJECT_KEY else caller.id
     note(request, caller=f"{caller.kind.value} {name}", project=caller.project_id)

@@ -59,47 +59,57 @@ Render = Callable[[web.Request, RequestError], web.Response]
 """Makes the answer to a request that ended in an error."""
 
 
-def render_errors(render: Render, count: Callable[[web.Request], None] | None = None) -> Any:
-    """The middleware that renders the errors of handlers and of routing.
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """What is done with each request of a port before its handler is found, and with the errors of both.
 
-    `count` is called for each request first, and raises TooManyRequests beyond the limit. A probe beyond the
-    limit is only delayed. Every 429 is answered `REFUSAL_DELAY_S` later.
+    No middleware: aiohttp builds and enters those for each request anew, which costs more than all of this.
     """
 
-    @web.middleware
-    async def rendering(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            if count is not None:
-                try:
-                    count(request)
-                except TooManyRequests:
-                    if request.path not in PROBES:
-                        raise
-                    await asyncio.sleep(REFUSAL_DELAY_S)
-            if not request.raw_path.startswith("/"):
-                _refuse_other_host(request)
-            return await handler(request)
-        except RequestError as error:
-            if isinstance(error, TooManyRequests):
-                await asyncio.sleep(REFUSAL_DELAY_S)
-            return render(request, error)
-        except web.HTTPMethodNotAllowed as error:
-            if request.method == hdrs.METH_OPTIONS:
-                return preflight(request, error.allowed_methods)
-            return render(request, MethodNotAllowed(", ".join(sorted(error.allowed_methods))))
-        except web.HTTPException as error:
-            if error.status == 404:
-                return render(request, _unknown(request))
-            return render(request, InvalidInput("request", error.reason))
-        except ConnectionResetError:
-            raise
-        except Exception:
-            # Only the template of the path is logged: a path or query may have a key.
-            resource = request.match_info.route.resource
-            logger.exception("request failed", extra={"route": resource.canonical if resource else None})
-            return render(request, InternalError())
+    render: Render
+    count: Callable[[web.Request], None] | None = None
+    """Called for each request first. Raises TooManyRequests beyond the limit.
 
-    return rendering
+    A probe beyond the limit is only delayed. Every 429 is answered `REFUSAL_DELAY_S` later.
+    """
+
+    def around(self, handler: Handler) -> Handler:
+        """The handler with errors rendered, those of routing included."""
+        render, count = self.render, self.count
+
+        async def rendering(request: web.Request) -> web.StreamResponse:
+            try:
+                if count is not None:
+                    try:
+                        count(request)
+                    except TooManyRequests:
+                        if request.path not in PROBES:
+                            raise
+                        await asyncio.sleep(REFUSAL_DELAY_S)
+                if not request.raw_path.startswith("/"):
+                    _refuse_other_host(request)
+                return await handler(request)
+            except RequestError as error:
+                if isinstance(error, TooManyRequests):
+                    await asyncio.sleep(REFUSAL_DELAY_S)
+                return render(request, error)
+            except (ConnectionResetError, web.HTTPExpectationFailed):
+                raise
+            except web.HTTPMethodNotAllowed as error:
+                if request.method == hdrs.METH_OPTIONS:
+                    return preflight(request, error.allowed_methods)
+                return render(request, MethodNotAllowed(", ".join(sorted(error.allowed_methods))))
+            except web.HTTPException as error:
+                if error.status == 404:
+                    return render(request, _unknown(request))
+                return render(request, InvalidInput("request", error.reason))
+            except Exception:
+                # Only the template of the path is logged: a path or query may have a key.
+                resource = request.match_info.route.resource
+                logger.exception("request failed", extra={"route": resource.canonical if resource else None})
+                return render(request, InternalError())
+
+        return rendering
 
 
 def _refuse_other_host(request: web.Request) -> None:
@@ -181,7 +191,7 @@ class QuietRequestHandler(RequestHandler):
             # The connection is the core's, and this object's end follows.
             return await super().finish_response(request, resp, start_time)
         if isinstance(resp, web.HTTPExpectationFailed):
-            # aiohttp checks this header before any middleware.
+            # aiohttp checks this header before it calls a handler.
             resp = error_answer(InvalidInput("Expect", "must be 100-continue"))
         if self._connections.closing:
             resp.force_close()
@@ -362,6 +372,7 @@ async def make_runner(
     app: web.Application,
     http_options: HttpOptions,
     header_timeout: RequestHeaderTimeout,
+    rendering: Rendering,
     connections: Connections | None = None,
 ) -> tuple[web.ServerRunner, QuietServer]:
     """Start `app` on a `QuietServer`. Without `connections` their number has no bounds.
@@ -386,7 +397,7 @@ async def make_runner(
         http_options,
         header_timeout,
         Connections(header_timeout) if connections is None else connections,
-        inner.request_handler,
+        rendering.around(inner.request_handler),
         request_factory=begin,
         access_log=None,
         max_line_size=http_options.request_line_bytes,

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -30,7 +30,7 @@ from homewire.server.clients import TrustedProxies, client_address
 from homewire.server.connections import Connections, RequestHeaderTimeout
 from homewire.server.requests import BodyBudget, Handler, wrapped
 from homewire.server.streaming import Pace, ResponseBudget
-from homewire.server.turns import Turns
+from homewire.server.turns import Turn, Turns
 from homewire.settings import Settings
 
 
@@ -159,25 +159,18 @@ class RequestTurns:
         self._principals = _request_turns((most + 3) // 4)
         self._steps = _request_turns(min(most, 1))
 
-    @asynccontextmanager
-    async def of(self, caller: Principal | None, request: web.Request) -> AsyncIterator[None]:
-        """Hold a turn. Raises Unavailable if too many requests wait, or this one waited too long."""
+    def of(self, caller: Principal | None, request: web.Request) -> AbstractAsyncContextManager[None]:
+        """A context that holds a turn. Raises Unavailable if too many requests wait, or this one waited too
+        long."""
         if caller is None:
-            async with self._projects.of(network_of(client_address(request) or "")):
-                yield
-        else:
-            async with (
-                self._principals.of((caller.kind, caller.id)),
-                self._projects.of(caller.project_id),
-            ):
-                yield
+            return self._projects.of(network_of(client_address(request) or ""))
+        return _Both(self._principals.of((caller.kind, caller.id)), self._projects.of(caller.project_id))
 
-    @asynccontextmanager
-    async def of_step(self, caller: Principal | None, request: web.Request) -> AsyncIterator[None]:
-        """Hold the turn of one step of a long answer. The long answers of a project share one, because a step
-        takes as long as many small requests. Raises Unavailable."""
-        async with self._steps.of(None if caller is None else caller.project_id), self.of(caller, request):
-            yield
+    def of_step(self, caller: Principal | None, request: web.Request) -> AbstractAsyncContextManager[None]:
+        """A context that holds the turn of one step of a long answer. The long answers of a project share
+        one, because a step takes as long as many small requests. Raises Unavailable."""
+        step = self._steps.of(None if caller is None else caller.project_id)
+        return _Both(step, self.of(caller, request))
 
     def limited(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
         """The same routes, for requests without a key: their handlers wait for a turn of the address."""
@@ -198,6 +191,28 @@ class RequestTurns:
             "requests_delayed": sum(each.delayed for each in all_turns),
             "requests_refused": sum(each.refused for each in all_turns),
         }
+
+
+class _Both(AbstractAsyncContextManager[None]):
+    """A turn, and others behind it."""
+
+    __slots__ = ("_first", "_rest")
+
+    def __init__(self, first: Turn, rest: AbstractAsyncContextManager[None]) -> None:
+        self._first = first
+        self._rest = rest
+
+    async def __aenter__(self) -> None:
+        await self._first.__aenter__()
+        try:
+            await self._rest.__aenter__()
+        except BaseException:
+            await self._first.__aexit__()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._rest.__aexit__(None, None, None)
+        await self._first.__aexit__()
 
 
 def _request_turns(most: int) -> Turns:

@@ -25,7 +25,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.hosts import listed_origins
 from homewire.server.accept import Acceptor
-from homewire.server.http import HttpOptions, make_runner
+from homewire.server.http import HttpOptions, Render, Rendering, make_runner
 from homewire.server.limits import ServerLimits
 from homewire.settings import Settings
 from homewire.tls import key_is_open, server_context
@@ -38,9 +38,13 @@ async def open_port(
     settings: Settings,
     app: web.Application,
     server_limits: ServerLimits,
+    render: Render,
     tls: ssl.SSLContext | None,
 ) -> str:
-    """Serve `app` at the public port. Returns its URL for this machine. Raises ConfigurationError."""
+    """Serve `app` at the public port, with errors as `render` makes them.
+
+    Returns its URL for this machine. Raises ConfigurationError.
+    """
     options = HttpOptions(
         settings.request_line_bytes,
         settings.keep_alive_s,
@@ -48,7 +52,10 @@ async def open_port(
         cookie_origins=listed_origins(settings.cookie_origins),
         response_budget=server_limits.response_budget,
     )
-    runner, server = await make_runner(app, options, server_limits.header_timeout, server_limits.connections)
+    rendering = Rendering(render, server_limits.rates.request)
+    runner, server = await make_runner(
+        app, options, server_limits.header_timeout, rendering, server_limits.connections
+    )
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
     stack.push_async_callback(server_limits.acceptor.close)
@@ -58,12 +65,16 @@ async def open_port(
 
 
 async def open_admin_port(
-    stack: AsyncExitStack, settings: Settings, app: web.Application, server_limits: ServerLimits
+    stack: AsyncExitStack,
+    settings: Settings,
+    app: web.Application,
+    server_limits: ServerLimits,
+    render: Render,
 ) -> str:
     """Serve `app` at the admin port, not for pages of browsers. Returns its URL. Raises
     ConfigurationError."""
     options = HttpOptions(settings.request_line_bytes, any_origin=False)
-    runner, server = await make_runner(app, options, server_limits.header_timeout)
+    runner, server = await make_runner(app, options, server_limits.header_timeout, Rendering(render))
     acceptor = Acceptor(settings.accepts_per_turn, settings.request_header_timeout_s)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)

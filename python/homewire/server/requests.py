@@ -171,10 +171,13 @@ class BodyReader:
         announced = request.content_length
         if announced is not None and announced > limit:
             raise _too_large(request, limit)
-        self._hold(request, announced or 0)
         try:
             # Usually the body came in one segment with the head.
-            body = content.read_nowait() if content.is_eof() else await self._collect(request, limit)
+            if content.is_eof():
+                body = content.read_nowait()
+            else:
+                self._hold(request, announced or 0)
+                body = await self._collect(request, limit)
             self._hold(request, len(body))
         except TimeoutError as error:
             raise UnreadBody("body", "the body is incomplete: Content-Length counts bytes") from error

@@ -13,9 +13,10 @@ import pytest
 import uvloop
 from aiohttp import web
 
+from homewire.rest.shapes import rendered
 from homewire.server.accept import SET_UP_AT_ONCE, Acceptor, bound_sockets
 from homewire.server.connections import DelayedCloses, RequestHeaderTimeout
-from homewire.server.http import HttpOptions, make_runner
+from homewire.server.http import HttpOptions, Rendering, make_runner
 from kit import certificates
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -251,7 +252,7 @@ async def on_http_server(test: Callable[[HttpServer], Awaitable[None]]) -> None:
     app = web.Application()
     served = HttpServer(RequestHeaderTimeout(3600.0))
     app.router.add_route("*", "/", served.handle)
-    runner, server = await make_runner(app, HttpOptions(8192), served.heads)
+    runner, server = await make_runner(app, HttpOptions(8192), served.heads, Rendering(rendered))
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("127.0.0.1", 0, 16)
     acceptor.start(server.serve)
