@@ -19,6 +19,7 @@ __all__ = [
     "PlacedEvents",
     "Topic",
     "XaddPrefixes",
+    "accept_event",
     "close_codes",
     "command_envelope",
     "control_records",
@@ -102,6 +103,23 @@ def queued_command_envelope(
 ) -> tuple[bytes, bytes]:
     """The envelope of a queued command: its sequence, a msgpack integer, belongs between the two parts."""
 
+def accept_event(
+    body: bytes,
+    *,
+    project: int,
+    home: int,
+    time_ms: int,
+    shards: int,
+    device: int = 0,
+    device_class: str | None = None,
+    device_ip: str | None = None,
+    project_key_id: int = 0,
+    project_key_name: str | None = None,
+    from_client: bool = True,
+) -> PlacedEvents:
+    """A batch of one event for a home, of a device or a project key. `from_client` rejects the event types of
+    the platform. Raises InvalidField."""
+
 @final
 class EventBatch:
     """A bulk body, NDJSON or a JSON array, checked item by item."""
@@ -110,10 +128,6 @@ class EventBatch:
         """`from_client` rejects items with an event type of the platform. Raises InvalidField."""
 
     def __len__(self) -> int: ...
-    @property
-    def names_entities(self) -> bool:
-        """Whether any event is about an entity."""
-
     def targets(self) -> tuple[set[int], set[int]]: ...
     def place(
         self,
@@ -137,6 +151,13 @@ class PlacedEvents:
     @property
     def last_shard(self) -> int | None:
         """The shard of the last placed item."""
+
+    @property
+    def names_entities(self) -> bool:
+        """Whether a placed event is about an entity."""
+
+    def entities(self) -> list[tuple[int, str, int]]:
+        """For each placed item about an entity: its index in the body, the entity and the home."""
 
     def commands(self, prefixes: XaddPrefixes) -> bytes:
         """One XADD for each placed item, in order."""

@@ -10,12 +10,15 @@ from typing import Any, Final
 from uuid import uuid4
 
 from homewire.auth.tokens import mint
+from homewire.entities.store import Entity
 from homewire.kv.store import Owner, ValueLimits
+from homewire.permissions.models import Permission, PermissionKind
+from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from homewire.sessions.models import ClientInfo, Lifetime
 from homewire.users.models import ProofKind
 from homewire.webhooks.models import ModuleType
 from kit.node import NodeProcess
-from kit.tenant import DEFAULT_PROJECT, SCOPES, Account, Tenant, tenant_of
+from kit.tenant import DEFAULT_PROJECT, Account, Tenant, tenant_of
 
 PASSWORD: Final = "correct horse"
 
@@ -51,8 +54,8 @@ class AccessProject:
     """The project of `accounts`, the keys of its callers, and names of its records."""
 
     tenant: Tenant
-    accounts: str
-    access_control: str
+    accounts: AccountSystem
+    access_control: AccessControl
     on_demand: bool
     keys: dict[str, str | None] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
@@ -67,12 +70,12 @@ class AccessProject:
     async def person(self, verified: bool = True) -> Account:
         """A user of this project, with a key."""
         tenant, number = self.tenant, next(self._numbers)
-        email = await self._new_email() if self.accounts == "email" else None
-        phone = await self._new_phone() if self.accounts == "phone" else None
+        email = await self._new_email() if self.accounts is AccountSystem.EMAIL else None
+        phone = await self._new_phone() if self.accounts is AccountSystem.PHONE else None
         user = await tenant.store.users.create(
             tenant.project, f"user {number}", email=email, phone=phone, verified=verified
         )
-        _, key = await tenant.session(user.id, APP)
+        _, key = await tenant.store.sessions.open(tenant.project, user.id, APP, ClientInfo(user_agent="test"))
         return Account(user.id, key)
 
     async def _new_email(self) -> str:
@@ -100,7 +103,7 @@ class AccessProject:
     async def _new_credentials(self) -> dict[str, Any]:
         """What a user of a built-in account system signs in with: a new one, where it works once."""
         store, project, app = self.tenant.store, self.tenant.project, {"appId": APP}
-        if self.accounts == "email":
+        if self.accounts is AccountSystem.EMAIL:
             if "password_user" not in self.known:
                 # One for all: a password can be used again, and to hash one takes long.
                 self.known["password_user"] = email = await self._new_email()
@@ -155,7 +158,8 @@ class AccessProject:
 
     async def _permitted_home(self) -> int:
         """The home that the stranger has the permission to read."""
-        await self.tenant.grant(self.known["stranger"], f"read:home-events:{self.known['home']}")
+        right = Permission(PermissionKind.READ_HOME_EVENTS, str(self.known["home"]))
+        await self.tenant.store.permissions.grant(self.tenant.project, self.known["stranger"], right)
         return int(self.known["home"])
 
     async def _new_group(self) -> int:
@@ -164,7 +168,7 @@ class AccessProject:
         group = (await groups.create(project, "group")).id
         known["group_member"] = await self._new_user()
         await groups.enter(project, group, known["group_member"])
-        await self.tenant.grant_group(group, f"write:home:{known['home']}")
+        await groups.grant(project, group, Permission(PermissionKind.WRITE_HOME, str(known["home"])))
         return group
 
     async def _new_member(self) -> int:
@@ -204,7 +208,8 @@ class AccessProject:
     async def _new_entity(self) -> str:
         """An entity of the home."""
         entity_id = await self._new_entity_id()
-        await self.tenant.entity(entity_id, self.known["home"])
+        project, home = self.tenant.project, self.known["home"]
+        await self.tenant.store.entities.create(Entity(entity_id, project, home, "room"), 10_000)
         return entity_id
 
     async def _new_entity_id(self) -> str:
@@ -212,9 +217,11 @@ class AccessProject:
 
 
 @asynccontextmanager
-async def world_of(node: NodeProcess, accounts: str, access_control: str) -> AsyncIterator[AccessProject]:
+async def world_of(
+    node: NodeProcess, accounts: AccountSystem, access_control: AccessControl
+) -> AsyncIterator[AccessProject]:
     """A project on the node. With access by permission its devices are provisioned on demand, else before."""
-    on_demand = access_control == "permission"
+    on_demand = access_control is AccessControl.PERMISSION
     async with (
         tenant_of(node, accounts, access_control, on_demand) as tenant,
         tenant_of(node) as elsewhere,
@@ -226,7 +233,7 @@ async def world_of(node: NodeProcess, accounts: str, access_control: str) -> Asy
         await _dead_keys(subject)
         await _project_keys(subject)
         subject.keys["alien"] = (await elsewhere.user()).key
-        foreign = await elsewhere.project_key("admin")
+        _, foreign = await elsewhere.store.project_keys.create(elsewhere.project, "admin", {KeyScope.ADMIN})
         subject.keys["foreign"] = foreign
         assert subject.keys.keys() == CALLERS.keys()
         yield subject
@@ -264,6 +271,7 @@ async def _dead_keys(subject: AccessProject) -> None:
 
 
 async def _project_keys(subject: AccessProject) -> None:
-    subject.keys["bare"] = await subject.tenant.project_key()
-    for scope in SCOPES:
-        subject.keys[scope] = await subject.tenant.project_key(scope)
+    create, project = subject.tenant.store.project_keys.create, subject.tenant.project
+    _, subject.keys["bare"] = await create(project, "bare", set())
+    for permission in KeyScope:
+        _, subject.keys[str(permission)] = await create(project, str(permission), {permission})

@@ -9,7 +9,6 @@ mod frame;
 mod histogram;
 mod listen;
 mod listener;
-mod mode;
 mod nats;
 mod options;
 mod publish;

@@ -7,15 +7,13 @@ binding holds from its answer on. Events without an entity cost nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
-
-import msgpack
 
 from homewire._core import Topic
 from homewire.auth.actions import RULES, Action, Noun, Reach, Rule
 from homewire.auth.home_directory import HomeDirectory
-from homewire.auth.models import Principal
+from homewire.auth.models import DeviceContext, Principal
 from homewire.auth.subscription import Filter, Subscription, SubscriptionLookup
 from homewire.devices.models import DeviceLocation
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
@@ -102,24 +100,27 @@ class Authorisation:
         _reach(RULES[Action.RECEIVE_COMMANDS], caller, device_id)
         return Subscription((Topic.Command(device_id),))
 
-    async def event_source(self, caller: Principal, device_id: int) -> tuple[int, DeviceLocation]:
-        """The home and location of the device that sends an event.
+    async def event_source(self, caller: Principal, device_id: int) -> DeviceContext:
+        """The context of the device that sends an event.
 
         Raises NotFound for the id of another device, InvalidInput for a device without a home or in a
         deactivated one.
         """
-        rule = RULES[Action.SEND_DEVICE_EVENT]
-        _reach(rule, caller, device_id)
-        location = (await self.directory.locate(caller.project_id, (device_id,))).get(device_id)
+        _reach(RULES[Action.SEND_DEVICE_EVENT], caller, device_id)
+        context = await self.directory.device_context(caller.project_id, device_id)
+        return context or await self._uncached_source(caller.project_id, device_id)
+
+    async def _uncached_source(self, project_id: int, device_id: int) -> DeviceContext:
+        """The same for a device without a context: why there is none. Refusals come from the store."""
+        location = (await self.directory.locate_now(project_id, (device_id,))).get(device_id)
         if location is None:
             raise NotFound
         if location.home_id is None:
             raise InvalidInput(
                 "deviceId", "the device is in no home: put it into one before it sends events", NOT_IN_HOME
             )
-        if rule.active:
-            await self._require_active(caller.project_id, location.home_id)
-        return location.home_id, location
+        await self._require_active(project_id, location.home_id)
+        return DeviceContext(device_id, location.home_id, location.device_class)
 
     async def _require_home(self, rule: Rule, reach: Reach, caller: Principal, home_id: int) -> None:
         directory, project_id = self.directory, caller.project_id
@@ -207,45 +208,17 @@ async def split_by_active(
     return active, await directory.existing_homes(project_id, missing)
 
 
-_HOME, _ENTITY = 2, 4
-"""Places in the header of an event's envelope (`rust/core/src/bus/envelope/mod.rs`)."""
-_BOUND_ELSEWHERE: Final = "is bound to another home"
-
-Placed = tuple[int, int, bytes]
-"""An item's index in its body, its shard and its envelope."""
-
-
-async def require_binding(
-    directory: HomeDirectory, project_id: int, entity_id: str | None, home_id: int
-) -> None:
-    """Raise InvalidInput if the entity is bound to another home. An entity without a home may be named
-    anywhere."""
-    if entity_id is None:
-        return
-    bound = await directory.entity_homes(project_id, (entity_id,))
-    if bound.get(entity_id, home_id) != home_id:
-        raise bound_elsewhere()
-
-
 async def items_bound_elsewhere(
-    directory: HomeDirectory, project_id: int, placed: Sequence[Placed]
+    directory: HomeDirectory, project_id: int, named: Sequence[tuple[int, str, int]]
 ) -> set[int]:
-    """The indexes of those items whose entity is bound to another home. One look-up for all."""
-    named = {index: named for index, _, envelope in placed if (named := _named(envelope)) is not None}
-    bound: Mapping[str, int] = {}
-    if named:
-        bound = await directory.entity_homes(project_id, {entity_id for entity_id, _ in named.values()})
-    return {index for index, (entity_id, home) in named.items() if bound.get(entity_id, home) != home}
+    """The indexes of those items whose entity is bound to another home. One look-up for all.
+
+    `named` has index, entity and home of each item. An entity without a home may be named anywhere.
+    """
+    bound = await directory.entity_homes(project_id, {entity_id for _, entity_id, _ in named})
+    return {index for index, entity_id, home in named if bound.get(entity_id, home) != home}
 
 
 def bound_elsewhere() -> InvalidInput:
     """Why such an event is refused."""
-    return InvalidInput("entityId", _BOUND_ELSEWHERE)
-
-
-def _named(envelope: bytes) -> tuple[str, int] | None:
-    """Entity and home of an event, if it names an entity."""
-    header = msgpack.Unpacker(max_buffer_size=0)
-    header.feed(envelope[1:])
-    fields = header.unpack()
-    return None if fields[_ENTITY] is None else (fields[_ENTITY], fields[_HOME])
+    return InvalidInput("entityId", "is bound to another home")

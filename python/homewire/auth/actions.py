@@ -1,7 +1,7 @@
 """The table of authorisation: for each action, what a principal of each kind needs.
 
-`auth/access.py` answers requests from it. The scripts of homes get the roles in it as constants, and check
-them again at the moment of a change.
+`auth/access.py` answers requests from it. Scripts get roles, and which actions need an active home, as
+constants from it, and check them at the moment of a change.
 """
 
 from __future__ import annotations
@@ -122,6 +122,8 @@ class Rule:
     """The role that a user needs in the home. The script of the change checks it."""
     active: bool = False
     """Whether the home, or the home of the device, must not be deactivated."""
+    active_at_change: bool = False
+    """The same, checked by the script of the change."""
 
     def reach(self, kind: PrincipalKind) -> Reach:
         """The resources for a principal of this kind."""
@@ -134,23 +136,25 @@ class Rule:
                 return self.project_key
 
 
-def _of_home(role: Role | None = None, permission: PermissionKind | None = None) -> Rule:
+def _of_home(role: Role | None = None, writes: PermissionKind | None = None) -> Rule:
     return Rule(
         noun=Noun.HOME,
         user=Reach.MEMBERSHIPS,
         project_key=Reach.PROJECT,
         role=role,
-        permission=permission,
+        permission=writes,
+        active_at_change=writes is not None,
     )
 
 
-def _of_device(permission: PermissionKind | None = None) -> Rule:
+def _of_device(writes: PermissionKind | None = None) -> Rule:
     return Rule(
         noun=Noun.DEVICE,
         user=Reach.MEMBERSHIPS,
         device=Reach.ITSELF,
         project_key=Reach.PROJECT,
-        permission=permission,
+        permission=writes,
+        active_at_change=writes is not None,
     )
 
 
@@ -160,7 +164,7 @@ def _received(noun: Noun, permission: PermissionKind) -> Rule:
 
 RULES: Final[Mapping[Action, Rule]] = {
     Action.SEE_HOME: _of_home(),
-    Action.WRITE_HOME: _of_home(permission=PermissionKind.WRITE_HOME),
+    Action.WRITE_HOME: _of_home(writes=PermissionKind.WRITE_HOME),
     Action.CHANGE_HOME: _of_home(Role.OWNER),
     Action.DELETE_HOME: _of_home(Role.OWNER),
     Action.ADD_MEMBER: _of_home(Role.MEMBER),
@@ -204,6 +208,11 @@ ROLES: Final[Mapping[str, str]] = {
     action.value: rule.role.value for action, rule in RULES.items() if rule.role is not None
 }
 """For the scripts of homes: the role that each action needs, by its name."""
+
+ACTIVE: Final[Mapping[str, int]] = {
+    action.value: 1 for action, rule in RULES.items() if rule.active_at_change
+}
+"""For the scripts of values: 1 for each action that needs an active home, by its name."""
 
 
 def require_key(caller: Principal, action: Action) -> None:

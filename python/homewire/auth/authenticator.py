@@ -108,7 +108,7 @@ class Authenticator:
         principal = self._principals.get(reference.hash, at_version)
         if principal is None or self._is_expired(principal):
             look_up = partial(self._store.principals.lookup, credential.token)
-            principal = await self._principals.read_unplaced(reference.hash, look_up, _principal_id)
+            principal = await self._principals.read_unplaced(reference.hash, look_up, _shard_ids)
             if principal is None:
                 raise Unauthenticated
         if credential.user_id is not None and not _is_user(principal, credential.user_id):
@@ -191,8 +191,8 @@ def _is_user(principal: Principal, user_id: str) -> bool:
     return principal.kind is PrincipalKind.USER and user_id == str(principal.id)
 
 
-def _principal_id(principal: Principal) -> int:
-    return principal.id
+def _shard_ids(principal: Principal) -> tuple[int, int]:
+    return principal.id, principal.id
 
 
 Authenticate = Callable[[web.Request], Awaitable[Principal]]

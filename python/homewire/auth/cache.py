@@ -114,13 +114,6 @@ class CacheVersions:
             if version is not None:
                 version.expire()
 
-    def is_current(self, version: ShardVersion) -> bool:
-        """Whether a value that was read at `version` is current. For one entry; see `review` for many."""
-        return (
-            self._source.cache_version(version) == version.records
-            and self._source.tail_silence_ms() <= SILENCE_MS
-        )
-
     def review(self) -> bool:
         """Expire all versions that have changed. Returns whether the others may be used.
 
@@ -226,23 +219,30 @@ class _Generations(Generic[Key, Held]):
         return True
 
 
-class VersionedCache(_Generations[Key, Entry[Value]]):
-    """Values that are read one at a time. Each is current until the version of one shard changes."""
+Single = tuple[ShardVersion, ShardVersion, int, Value]
+"""The versions of the shards (twice the same if it is one), the total version, and the value."""
+
+
+class VersionedCache(_Generations[Key, Single[Value]]):
+    """Values that are read one at a time. Each is current until the version of its shards changes, one or
+    two."""
 
     __slots__ = ()
 
     def get(self, key: Key, at_version: int | None = None) -> Value | None:
-        """The cached value, if the version of its shard is still current.
+        """The cached value, if the versions of its shards are still current.
 
         With `at_version` it must also have been read at this total version: no control record of any shard
         may have been read since. A handshake needs that, because the copies of one record arrive in different
         shards in no fixed order.
         """
-        self._turn()
+        if self._monotonic() >= self._turns_at:
+            self._turn()
         entry = self._new.get(key) or self._old.get(key)
-        if entry is None or (at_version is not None and entry[1] != at_version):
+        if entry is None or not self._cache_versions.review():
             return None
-        return entry[2] if self._cache_versions.is_current(entry[0]) else None
+        version, other, total, value = entry
+        return value if version and other and (at_version is None or total == at_version) else None
 
     async def read(
         self, key: Key, identifier: int, read: Callable[[], Awaitable[Value | None]]
@@ -251,24 +251,27 @@ class VersionedCache(_Generations[Key, Entry[Value]]):
         version, total = self._cache_versions.version_of(identifier), self._cache_versions.total()
         value = await read()
         if value is not None:
-            self._put(key, (version, total, value))
+            self._put(key, (version, version, total, value))
         return value
 
     async def read_unplaced(
-        self, key: Key, read: Callable[[], Awaitable[Value | None]], identifier_of: Callable[[Value], int]
+        self,
+        key: Key,
+        read: Callable[[], Awaitable[Value | None]],
+        identifiers_of: Callable[[Value], tuple[int, int]],
     ) -> Value | None:
-        """Read a value that names itself the shard of its control records."""
+        """Read a value that names itself the two shards of its control records, by an id of each."""
         total = self._cache_versions.total()
         value = await read()
         if value is not None:
-            # Read the shard's version before the total is compared: a record between the two would be counted
-            # in the version and missing in the value.
-            version = self._cache_versions.version_of(identifier_of(value))
+            # Read the shards' versions before the total is compared: a record between the two would be
+            # counted in a version and missing in the value.
+            version, other = map(self._cache_versions.version_of, identifiers_of(value))
             if self._cache_versions.total() == total:
-                self._put(key, (version, total, value))
+                self._put(key, (version, other, total, value))
         return value
 
-    def _put(self, key: Key, entry: Entry[Value]) -> None:
+    def _put(self, key: Key, entry: Single[Value]) -> None:
         if self._make_room(1):
             self._new[key] = entry
 

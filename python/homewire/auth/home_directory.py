@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final, TypeVar
 
 from homewire.auth.cache import CacheVersions, VersionedCache, VersionedIds, VersionedRecords
+from homewire.auth.models import DeviceContext
 from homewire.devices.models import DeviceLocation
 from homewire.projects.models import Project
 from homewire.repositories import Store
@@ -44,6 +45,9 @@ class HomeDirectory:
         )
         self._locations: VersionedRecords[int, DeviceLocation] = VersionedRecords(
             cache_versions, capacity, clock=clock, is_worth_it=lambda place: place.home_id is not None
+        )
+        self._contexts: VersionedCache[tuple[int, int], DeviceContext] = VersionedCache(
+            cache_versions, capacity, clock=clock
         )
         self._existing: VersionedIds[int] = VersionedIds(cache_versions, capacity, clock=clock)
         self._active: VersionedIds[int] = VersionedIds(cache_versions, capacity, clock=clock)
@@ -119,10 +123,34 @@ class HomeDirectory:
         read = partial(self._store.devices.locate, project_id)
         return await self._locations.find(project_id, device_ids, read, at_version)
 
+    async def device_context(self, project_id: int, device_id: int) -> DeviceContext | None:
+        """The context of a device in an active home. By the shards of the device and of its home.
+
+        None for any other device: `locate`, `existing_homes` and `active_homes` tell why.
+        """
+        key = (project_id, device_id)
+        context = self._contexts.get(key)
+        if context is not None:
+            return context
+
+        async def read() -> DeviceContext | None:
+            location = (await self.locate(project_id, (device_id,))).get(device_id)
+            if location is None or location.home_id is None:
+                return None
+            home_id = location.home_id
+            is_active = home_id in await self.active_homes(project_id, (home_id,))
+            return DeviceContext(device_id, home_id, location.device_class) if is_active else None
+
+        return await self._contexts.read_unplaced(key, read, _shard_ids)
+
     async def locate_now(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
         """Like `locate`, read from the store: before a refusal, another node may just have moved the
         device."""
         return await self._store.devices.locate(project_id, tuple(device_ids))
+
+
+def _shard_ids(context: DeviceContext) -> tuple[int, int]:
+    return context.device_id, context.home_id
 
 
 async def _held(

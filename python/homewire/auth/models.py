@@ -35,3 +35,12 @@ class Principal:
     kind is DEVICE, and it may do what the key of the device may."""
     ends_ms: int = 0
     """The absolute end of that session; 0: none."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceContext:
+    """All that an event of a device needs of the device: one cached record, of a device in an active home."""
+
+    device_id: int
+    home_id: int
+    device_class: str

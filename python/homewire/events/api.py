@@ -23,17 +23,15 @@ from aiohttp import web
 
 from homewire._core import (
     EventBatch,
-    EventInput,
     InvalidField,
     PlacedEvents,
+    accept_event,
     command_envelope,
-    event_envelope,
     parse_command,
-    parse_event,
     queued_command_envelope,
     shard_of,
 )
-from homewire.auth.access import bound_elsewhere, items_bound_elsewhere, require_binding, split_by_active
+from homewire.auth.access import bound_elsewhere, items_bound_elsewhere, split_by_active
 from homewire.auth.actions import Action, require_key
 from homewire.auth.models import Principal
 from homewire.bus.append import Bus
@@ -78,7 +76,7 @@ def routes(context: EventContext) -> list[web.RouteDef]:
     ]
 
 
-# -- one event --
+# -- one event: a batch of one --
 
 
 async def put_device_event(context: EventContext, request: web.Request) -> web.StreamResponse:
@@ -86,26 +84,25 @@ async def put_device_event(context: EventContext, request: web.Request) -> web.S
     principal = await context.authenticate(request)
     require_key(principal, Action.SEND_DEVICE_EVENT)
     context.rates.take(principal)
-    device_id = path_id(request, "deviceId")
-    home_id, location = await context.authorisation.event_source(principal, device_id)
+    device = await context.authorisation.event_source(principal, path_id(request, "deviceId"))
     key = idempotency_key(request)
-    body = await context.reader.read(request, context.body_bytes)
-    context.rates.take_bytes(principal, len(body))
-    event = _parse(body, context)
-    await require_binding(context.authorisation.directory, principal.project_id, event.entity_id, home_id)
-    envelope = event_envelope(
-        event,
-        principal.project_id,
-        home_id,
-        device_id,
-        context.clock.now_ms(),
-        location.device_class,
-        client_address(request),
-        0,
-        None,
-    )
-    once = idempotent_request(context.rates, key, principal, f"PUT /devices/{device_id}/event", body)
-    await append_event(context.bus, shard_of(home_id, context.shards), envelope, once)
+    body = await _event_body(context, request, principal)
+    try:
+        events = accept_event(
+            body,
+            project=principal.project_id,
+            home=device.home_id,
+            time_ms=context.clock.now_ms(),
+            shards=context.shards,
+            device=device.device_id,
+            device_class=device.device_class,
+            device_ip=client_address(request),
+            from_client=not context.platform_types,
+        )
+    except InvalidField as error:
+        raise InvalidInput(error.field, error.problem) from error
+    once = idempotent_request(context.rates, key, principal, f"PUT /devices/{device.device_id}/event", body)
+    await _store_one(context, principal, events, once)
     return whole_answer(request, 204)
 
 
@@ -117,32 +114,38 @@ async def put_home_event(context: EventContext, request: web.Request) -> web.Str
     home_id = path_id(request, "homeId")
     await context.authorisation.require(principal, Action.SEND_HOME_EVENT, home_id)
     key = idempotency_key(request)
-    body = await context.reader.read(request, context.body_bytes)
-    context.rates.take_bytes(principal, len(body))
-    event = _parse(body, context)
-    await require_binding(context.authorisation.directory, principal.project_id, event.entity_id, home_id)
-    envelope = event_envelope(
-        event,
-        principal.project_id,
-        home_id,
-        0,
-        context.clock.now_ms(),
-        None,
-        None,
-        principal.id,
-        principal.name,
-    )
+    body = await _event_body(context, request, principal)
+    try:
+        events = accept_event(
+            body,
+            project=principal.project_id,
+            home=home_id,
+            time_ms=context.clock.now_ms(),
+            shards=context.shards,
+            project_key_id=principal.id,
+            project_key_name=principal.name,
+            from_client=not context.platform_types,
+        )
+    except InvalidField as error:
+        raise InvalidInput(error.field, error.problem) from error
     once = idempotent_request(context.rates, key, principal, f"PUT /homes/{home_id}/event", body)
-    await append_event(context.bus, shard_of(home_id, context.shards), envelope, once)
+    await _store_one(context, principal, events, once)
     return whole_answer(request, 204)
 
 
-def _parse(body: bytes, context: EventContext) -> EventInput:
-    """Validate the body of an event. Raises InvalidInput that names the field."""
-    try:
-        return parse_event(body, not context.platform_types)
-    except InvalidField as error:
-        raise InvalidInput(error.field, error.problem) from error
+async def _event_body(context: EventContext, request: web.Request, principal: Principal) -> bytes:
+    body = await context.reader.read(request, context.body_bytes)
+    context.rates.take_bytes(principal, len(body))
+    return body
+
+
+async def _store_one(
+    context: EventContext, principal: Principal, events: PlacedEvents, once: IdempotentRequest | None
+) -> None:
+    """Store a batch of one. Raises the reason if it was not stored."""
+    (outcome,) = await _store(context, principal, events, once)
+    if isinstance(outcome, RequestError):
+        raise outcome
 
 
 # -- many events --
@@ -165,19 +168,10 @@ async def post_events(context: EventContext, request: web.Request) -> web.Stream
     context.rates.take(principal, len(batch))
     context.rates.take_bytes(principal, len(body))
     placed = await _place(context, principal, batch)
-    refused: set[int] = set()
-    outcomes: Sequence[Outcome]
-    if batch.names_entities:
-        refused = await items_bound_elsewhere(
-            context.authorisation.directory, principal.project_id, placed.placed()
-        )
     once = idempotent_request(context.rates, key, principal, "POST /events", body, len(batch))
     if once is not None:
-        outcomes = await _append_once(context, once, placed, refused)
-    elif refused:
-        outcomes = await _append_some(context.bus, placed, refused)
-    else:
-        outcomes = await _append(context.bus, placed)
+        await _record_key(context, once)
+    outcomes = await _store(context, principal, placed, once)
     _raise_if_none_stored(len(batch), outcomes)
     results = placed.results(_results(outcomes))
     return whole_answer(request, 200, results)
@@ -205,6 +199,22 @@ async def _place(context: EventContext, principal: Principal, batch: EventBatch)
     )
 
 
+async def _store(
+    context: EventContext, principal: Principal, placed: PlacedEvents, once: IdempotentRequest | None
+) -> Sequence[Outcome]:
+    """Append all placed items, except those about an entity of another home. Returns the outcome of each, in
+    order."""
+    refused: set[int] = set()
+    if placed.names_entities:
+        directory = context.authorisation.directory
+        refused = await items_bound_elsewhere(directory, principal.project_id, placed.entities())
+    if once is not None:
+        return await _append_once(context, once, placed, refused)
+    if refused:
+        return await _append_some(context.bus, placed, refused)
+    return await _append(context.bus, placed)
+
+
 async def _append(bus: Bus, placed: PlacedEvents) -> Sequence[Outcome]:
     """Append all placed items. Returns the outcome of each, in order."""
     return await bus.append_all(placed)
@@ -222,7 +232,6 @@ async def _append_once(
     context: EventContext, once: IdempotentRequest, placed: PlacedEvents, refused: set[int]
 ) -> list[Outcome]:
     """Append with one atomic step for each shard, concurrently. Returns the outcome of each placed item."""
-    await _record_key(context, once)
     by_shard: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
     outcomes: dict[int, Outcome] = {}
     for index, shard, envelope in placed.placed():

@@ -4,7 +4,7 @@ local owner, values, value_keys, home = unpack(KEYS, 3, 6)
 local owner_kind, key, home_id, event = unpack(ARGV, 1, 4)
 if redis.call('EXISTS', owner) == 0 then return {'unknown', owner_kind} end
 if owner_kind == 'device' and redis.call('HGET', owner, 'home') ~= home_id then return {'moved'} end
-if is_deactivated(home) then return {'deactivated'} end
+if ACTIVE['write_' .. owner_kind] and is_deactivated(home) then return {'deactivated'} end
 local bytes = redis.call('HSTRLEN', values, key)
 if bytes == 0 then return {'unknown', 'key'} end
 release(owner_of(home_id), bytes + COST.value, 1)

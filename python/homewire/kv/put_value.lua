@@ -4,7 +4,7 @@ local owner, values, value_keys, home = unpack(KEYS, 3, 6)
 local owner_kind, key, value, max_values, max_bytes, home_id, event = unpack(ARGV, 1, 7)
 if redis.call('EXISTS', owner) == 0 then return {'unknown', owner_kind} end
 if owner_kind == 'device' and redis.call('HGET', owner, 'home') ~= home_id then return {'moved'} end
-if is_deactivated(home) then return {'deactivated'} end
+if ACTIVE['write_' .. owner_kind] and is_deactivated(home) then return {'deactivated'} end
 local old_bytes = redis.call('HSTRLEN', values, key)
 local growth = #value - old_bytes
 local bytes = tonumber(redis.call('HGET', values, '_bytes') or 0) + growth

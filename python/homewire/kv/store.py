@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from homewire._core import InvalidField, event_envelope, parse_event
+from homewire.auth.actions import ACTIVE
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import Conflict, UnknownRecord
 from homewire.homes.store import deactivated
@@ -16,8 +17,8 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.script import changing, lua, reading, removing
 
-PUT_VALUE: Final = changing(lua(__package__, "put_value"), sends=True, charges=True)
-DELETE_VALUE: Final = removing(lua(__package__, "delete_value"), sends=True, charges=True)
+PUT_VALUE: Final = changing(lua(__package__, "put_value", ACTIVE=ACTIVE), sends=True, charges=True)
+DELETE_VALUE: Final = removing(lua(__package__, "delete_value", ACTIVE=ACTIVE), sends=True, charges=True)
 LIST_VALUES: Final = reading(lua(__package__, "list_values"))
 
 VALUE_SAVED: Final = "_keyValueSaved_"

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use foldhash::{HashMap, HashSet};
-use homewire_core::bus::envelope::{self, EventHeader};
+use homewire_core::bus::envelope::{self, Envelope, EventHeader};
 use homewire_core::bus::shard::shard_of;
 use homewire_core::input::target::{Places, Target};
 use homewire_core::input::{self, Invalid};
@@ -44,6 +44,7 @@ pub struct PlacedEvents {
     accepted: usize,
     /// All envelopes, concatenated.
     envelopes: Vec<u8>,
+    names_entities: bool,
 }
 
 struct Placed {
@@ -54,6 +55,57 @@ struct Placed {
 
 /// The result of a refused item, as JSON.
 struct Refusal(String);
+
+/// A batch of one event, of a device or a project key, for a home. `from_client` rejects the event types of
+/// the platform. Raises `InvalidField`.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "named, in Python")]
+#[pyo3(signature = (
+    body, *, project, home, time_ms, shards, device = 0, device_class = None, device_ip = None,
+    project_key_id = 0, project_key_name = None, from_client = true,
+))]
+pub fn accept_event(
+    py: Python<'_>,
+    body: &[u8],
+    project: u64,
+    home: u64,
+    time_ms: u64,
+    shards: u32,
+    device: u64,
+    device_class: Option<&str>,
+    device_ip: Option<&str>,
+    project_key_id: u64,
+    project_key_name: Option<&str>,
+    from_client: bool,
+) -> PyResult<PlacedEvents> {
+    let event = input::parse_event(body)
+        .and_then(|event| match from_client {
+            true => event.from_client(),
+            false => Ok(event),
+        })
+        .map_err(|invalid| errors::invalid(py, invalid))?;
+    let header = EventHeader {
+        project,
+        home,
+        device,
+        entity: event.entity_id.as_deref(),
+        time_ms,
+        event_type: &event.event_type,
+        device_class,
+        device_ip,
+        project_key_id,
+        project_key_name,
+        body: event.data.unwrap_or_default(),
+    };
+    let mut envelopes = Vec::with_capacity(HEADER_BYTES + body.len());
+    let placed = Placed::append(&mut envelopes, &header, shards);
+    Ok(PlacedEvents {
+        items: vec![Ok(placed)],
+        accepted: 1,
+        envelopes,
+        names_entities: event.entity_id.is_some(),
+    })
+}
 
 #[pymethods]
 impl EventBatch {
@@ -76,15 +128,6 @@ impl EventBatch {
 
     fn __len__(&self) -> usize {
         self.items.len()
-    }
-
-    /// Whether any event is about an entity.
-    #[getter]
-    fn names_entities(&self) -> bool {
-        self.items
-            .iter()
-            .flatten()
-            .any(|item| item.entity_id.is_some())
     }
 
     /// The distinct home ids and device ids to look up.
@@ -119,8 +162,9 @@ impl EventBatch {
         deactivated: HashSet<u64>,
     ) -> PlacedEvents {
         let mut envelopes = Vec::with_capacity(self.texts.len() + HEADER_BYTES * self.items.len());
+        let mut names_entities = false;
         let mut place = |event: &Item, target: Target<'_>| {
-            let start = envelopes.len();
+            names_entities |= event.entity_id.is_some();
             let header = EventHeader {
                 project,
                 home: target.home,
@@ -134,11 +178,7 @@ impl EventBatch {
                 project_key_name,
                 body: self.text(event.data.clone()),
             };
-            envelope::append_event(&mut envelopes, &header);
-            Placed {
-                shard: shard_of(target.home, shards),
-                envelope: start..envelopes.len(),
-            }
+            Placed::append(&mut envelopes, &header, shards)
         };
         let places = Places {
             homes: &homes,
@@ -165,6 +205,7 @@ impl EventBatch {
             items,
             accepted,
             envelopes,
+            names_entities,
         }
     }
 }
@@ -199,6 +240,28 @@ impl PlacedEvents {
     /// The number of placed items.
     fn __len__(&self) -> usize {
         self.accepted
+    }
+
+    /// Whether a placed event is about an entity.
+    #[getter]
+    fn names_entities(&self) -> bool {
+        self.names_entities
+    }
+
+    /// For each placed item about an entity: its index, the entity and the home.
+    fn entities(&self) -> Vec<(usize, String, u64)> {
+        let indexed = self.items.iter().enumerate();
+        indexed
+            .filter_map(|(index, item)| item.as_ref().ok().map(|placed| (index, placed)))
+            .filter_map(
+                |(index, placed)| match envelope::decode(self.envelope(placed)) {
+                    Ok(Envelope::Event(event)) => {
+                        Some((index, event.entity?.to_owned(), event.home))
+                    }
+                    _ => None,
+                },
+            )
+            .collect()
     }
 
     /// One XADD for each placed item, in order.
@@ -253,6 +316,18 @@ impl PlacedEvents {
         }
         out.extend_from_slice(b"]}");
         Ok(PyBytes::new(py, &out))
+    }
+}
+
+impl Placed {
+    /// Appends the envelope of an event.
+    fn append(envelopes: &mut Vec<u8>, header: &EventHeader<'_>, shards: u32) -> Self {
+        let start = envelopes.len();
+        envelope::append_event(envelopes, header);
+        Self {
+            shard: shard_of(header.home, shards),
+            envelope: start..envelopes.len(),
+        }
     }
 }
 

@@ -20,7 +20,7 @@ mod _core {
     #[pymodule_export]
     use crate::append::XaddPrefixes;
     #[pymodule_export]
-    use crate::batch::{EventBatch, PlacedEvents};
+    use crate::batch::{EventBatch, PlacedEvents, accept_event};
     #[pymodule_export]
     use crate::close::close_codes;
     #[pymodule_export]

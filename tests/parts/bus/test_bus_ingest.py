@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from homewire._core import shard_of
 from homewire.auth.access import Authorisation
-from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.models import DeviceContext, Principal, PrincipalKind
 from homewire.bus.append import Bus
 from homewire.devices.models import DeviceLocation
 from homewire.errors import RequestError, Unauthenticated
@@ -57,6 +57,12 @@ class Places:
         return {one: DEVICES[project_id, one] for one in device_ids if (project_id, one) in DEVICES}
 
     locate_now = locate
+
+    async def device_context(self, project_id: int, device_id: int) -> DeviceContext | None:
+        location = DEVICES.get((project_id, device_id))
+        if location is None or location.home_id is None:
+            return None
+        return DeviceContext(device_id, location.home_id, location.device_class)
 
     async def user_exists(self, project_id: int, user_id: int) -> bool:
         raise AssertionError("neither events nor commands name a user")

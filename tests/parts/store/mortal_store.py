@@ -171,7 +171,7 @@ class Pictures:
         )
         return {
             "users": sorted(users.values()),
-            "permissions": await mortal_groups.picture(self._store, self._redis, made.project, users),
+            "rights": await mortal_groups.picture(self._store, self._redis, made.project, users),
             "homes": sorted(homes.values()),
             "devices": devices,
             "entities": entities,

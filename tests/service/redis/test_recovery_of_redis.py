@@ -12,9 +12,11 @@ from typing import Final
 
 import pytest
 
+from homewire.errors import HomewireError
+from homewire.sessions.models import ClientInfo
 from kit.client import CLOSE, Socket
 from kit.recovery import TIMEOUT_S, HomesOnTwoNodes, homes_on_two_nodes
-from kit.tenant import Account, StoreError
+from kit.tenant import Account
 from kit.two_nodes import Processes, running_pair
 
 KILLS: Final = 4
@@ -47,7 +49,9 @@ async def invite(site: HomesOnTwoNodes) -> Guest:
     guest = Guest(await tenant.user())
     await tenant.store.homes.add_member(tenant.project, site.home, guest.account.id)
     for _ in range(3):
-        session, token = await tenant.session(guest.account.id, "app")
+        session, token = await tenant.store.sessions.open(
+            tenant.project, guest.account.id, "app", ClientInfo()
+        )
         account = Account(guest.account.id, token)
         guest.sessions[session.id] = await site.everywhere(account)
     return guest
@@ -77,7 +81,7 @@ async def change_until_redis_dies(
                 mine.add(home)
                 await homes.add_member(project, home, guest.account.id)
             guest.changed += 1
-    except StoreError:
+    except HomewireError:
         return  # Whether it happened is what the record says.
 
 

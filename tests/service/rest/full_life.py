@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from kit.accounts import APP, PASSWORD, TenantWithApp
+from homewire.projects.models import AccountSystem, KeyScope
+from homewire.sessions.models import ClientInfo
+from homewire.store.keys import ProjectSlot
+from kit.accounts import APP, PASSWORD, Accounts
 from kit.client import listen
 from kit.node import NodeProcess, eventually
-from kit.tenant import SCOPES, Account
+from kit.tenant import Account
 from kit.webhook_receiver import Received, Receiver, register
 
 FAILING: Final = "deaf"
@@ -29,8 +32,8 @@ class Life:
     """One project. `begin` fills it, `end` takes all of it away again through the API."""
 
     node: NodeProcess
-    people: TenantWithApp
-    accounts: str
+    people: Accounts
+    accounts: AccountSystem
     on_demand: bool
     receiver: Receiver
     server: str = ""
@@ -47,19 +50,19 @@ class Life:
 
     async def ask(self, status: int, method: str, path: str, key: str | None, body: Any = None) -> Any:
         """The answer's JSON; it must have this status."""
-        reply = await self.people.ask(method, path, key, body)
+        reply = await self.people.tenant.ask(method, path, key, body)
         assert reply.status == status, (method, path, reply)
         return reply.body
 
     async def post(self, status: int, path: str, key: str | None, **form: Any) -> Any:
         """The same with a web form."""
-        reply = await self.people.ask("POST", path, key, data=form)
+        reply = await self.people.tenant.ask("POST", path, key, data=form)
         assert reply.status == status, (path, reply)
         return reply.body
 
     async def begin(self) -> None:
         """Make everything."""
-        self.server = await self.people.project_key(*SCOPES)
+        self.server = await self.people.project_key(*KeyScope)
         self.ada, self.bob = await self._person(), await self._person()
         await self._homes()
         await self._devices()
@@ -69,17 +72,19 @@ class Life:
         await self._events_and_commands()
         # Wrong guesses are counted, and a session that was ended is kept for its owner.
         await self.people.sign_in(email="nobody@example.com", password="wrong")
-        sessions = self.people.store.sessions
-        opened, _ = await self.people.session(self.bob.id, APP)
+        sessions = self.people.tenant.store.sessions
+        opened, _ = await sessions.open(
+            self.people.project, self.bob.id, APP, ClientInfo(user_agent="second")
+        )
         await sessions.end(self.people.project, opened.id)
         # Of one that is deleted by its user, one that goes with its home, and one that stays.
         for device in (self.devices[0], *self.devices[2:]):
-            await self.people.node_session(device.id)
+            await sessions.open_node(self.people.project, device.id, ClientInfo(user_agent="device"))
 
     async def end(self) -> None:
         """Delete it all, as its owners would."""
         first, second = self.homes
-        store, project = self.people.store, self.people.project
+        store, project = self.people.tenant.store, self.people.project
         await self.ask(204, "DELETE", f"/homes/{first}/kv/mood", self.ada.key)
         await self.ask(204, "DELETE", f"/projects/{project}/entities/sink", self.server)
         await self.ask(204, "DELETE", f"/devices/{self.devices[0].id}", self.ada.key)
@@ -101,13 +106,13 @@ class Life:
     async def _person(self) -> Account:
         """Somebody who registered, has a key, and has asked for another proof that they will not use."""
         people, number = self.people, next(self._numbers)
-        if self.accounts == "email":
+        if self.accounts is AccountSystem.EMAIL:
             email = f"{number}@example.com"
             assert (await people.register(name="A", email=email, password=PASSWORD)).status == 201
             await self.post(200, "/auth/user/emailVerification", None, token=await people.token())
             session = (await people.sign_in(email=email, password=PASSWORD)).body
             assert (await people.start("passwordReset/start", email=email)).status == 200
-        elif self.accounts == "phone":
+        elif self.accounts is AccountSystem.PHONE:
             phone = f"+1415555{number:04}"
             assert (await people.register(name="A", phoneNumber=phone)).status == 201
             session = (await people.sign_in(phoneNumber=phone, code=await people.code())).body
@@ -123,8 +128,8 @@ class Life:
             home = await self.ask(201, "POST", "/homes", self.ada.key, {"name": name})
             self.homes.append(home["id"])
         guest: dict[str, Any] = {
-            "email": {"email": "guest@example.com"},
-            "phone": {"phoneNumber": "+14155559999"},
+            AccountSystem.EMAIL: {"email": "guest@example.com"},
+            AccountSystem.PHONE: {"phoneNumber": "+14155559999"},
         }.get(self.accounts, {})
         if guest:
             for home in self.homes:
@@ -133,7 +138,7 @@ class Life:
         first = f"/homes/{self.homes[0]}/members"
         # Whoever is invited by address or by id: it is Bob.
         bob = {"userId": self.bob.id}
-        if self.accounts != "byou":
+        if self.accounts is not AccountSystem.BYOU:
             user = await self.ask(200, "GET", f"/users/{self.bob.id}", self.bob.key)
             bob = {name: user[name] for name in ("email", "phoneNumber") if name in user}
         await self.ask(201, "POST", first, self.ada.key, bob)
@@ -159,7 +164,7 @@ class Life:
         return Account(device.id, device.key, home)
 
     async def _claimable(self) -> tuple[Account, str]:
-        device, key, code = await self.people.store.devices.create(self.people.project, "lamp")
+        device, key, code = await self.people.tenant.store.devices.create(self.people.project, "lamp")
         await self.post(200, "/deviceRegistration", key, deviceId=device.id, claimable="1")
         return Account(device.id, key), code
 
@@ -182,7 +187,7 @@ class Life:
         self.receiver.answer = refuse_failing
         for module, homes in ((GOOD, None), (FAILING, [self.homes[0]])):
             url = f"{self.receiver.origin}/{module}"
-            await register(self.people, self.node, url, module=module, homes=homes)
+            await register(self.people.tenant, self.node, url, module=module, homes=homes)
 
     async def _permissions(self) -> None:
         """Granted to users and to groups, of things that are deleted before and after them."""
@@ -193,8 +198,8 @@ class Life:
             for user in (self.ada.id, self.bob.id):
                 await self.ask(204, "PUT", f"{project}/groups/{group}/members/{user}", self.server)
             for whose in ({"groupId": group}, {"userId": self.ada.id}):
-                for permission in (f"read:home-events:{home}", "read:entity-events:sink"):
-                    body = {**whose, "permission": permission}
+                for right in (f"read:home-events:{home}", "read:entity-events:sink"):
+                    body = {**whose, "permission": right}
                     await self.ask(204, "POST", f"{project}/permissions", self.server, body)
 
     async def _is_known_connected(self, device: Account) -> bool:
@@ -202,7 +207,7 @@ class Life:
         return bool(seen["isConnected"])
 
     async def _events_and_commands(self) -> None:
-        tenant = self.people
+        tenant = self.people.tenant
         for device in self.devices[:3]:
             async with await listen(tenant.url, f"/devices/{device.id}/command", device.key) as socket:
                 path = f"/devices/{device.id}/command"
@@ -219,7 +224,7 @@ class Life:
 
         async def has_dead_letters() -> bool:
             # And one that is still being tried.
-            names = self.people.slot
+            names = ProjectSlot(self.people.project)
             return bool(await tenant.redis.xlen(names.module_dead(FAILING)))
 
         await eventually(has_dead_letters, 30.0)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import homewire.homes
-from homewire.auth.actions import ROLES, RULES, Action, Keys, Noun, Reach
+from homewire.audit import DATA
+from homewire.auth.actions import ACTIVE, ROLES, RULES, Action, Keys, Noun, Reach
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.operations import OPERATIONS
 from homewire.projects.models import KeyScope
@@ -47,6 +48,12 @@ def test_operation_takes_no_key_that_reaches_nothing(operation: Operation) -> No
 
 def test_role_is_of_an_action_on_a_home() -> None:
     assert {RULES[Action(action)].noun for action in ROLES} == {Noun.HOME}
+
+
+def test_actions_that_scripts_refuse_in_a_deactivated_home_are_those_on_values() -> None:
+    assert set(ACTIVE) == {Action.WRITE_HOME, Action.WRITE_DEVICE}
+    writing = {each.action for each in OPERATIONS if each.tag == DATA and each.method != "GET"}
+    assert writing == set(ACTIVE)
 
 
 def test_scripts_of_homes_ask_for_each_action_with_a_role() -> None:

@@ -59,7 +59,7 @@ class OneByOne:
 class Unplaced(OneByOne):
     async def read(self, each: int, meanwhile: Callable[[], None]) -> None:
         read = self.reader(each, meanwhile)
-        assert await self.cache.read_unplaced(each, read, lambda _value: each) == f"value {each}"
+        assert await self.cache.read_unplaced(each, read, lambda _value: (each, each)) == f"value {each}"
 
 
 class Records:
@@ -136,11 +136,30 @@ async def test_entry_announced_before_its_shard_is_known_is_not_kept() -> None:
     async def read() -> int:
         return HERE
 
-    def announced(value: int) -> int:
+    def announced(value: int) -> tuple[int, int]:
         counts.count_record(value)
-        return value
+        return value, value
 
     assert await cache.read_unplaced("key", read, announced) == HERE
+    assert cache.get("key") is None
+
+
+@pytest.mark.parametrize("changed", [HERE, ELSEWHERE])
+@pytest.mark.parametrize("is_own", [False, True])
+async def test_value_of_two_shards_is_forgotten_with_a_record_of_either(changed: int, is_own: bool) -> None:
+    counts = ShardCounts()
+    versions = cache_versions(counts)
+    cache: VersionedCache[str, str] = VersionedCache(versions, 10)
+
+    async def read() -> str:
+        return "value"
+
+    await cache.read_unplaced("key", read, lambda _value: (HERE, ELSEWHERE))
+    assert cache.get("key") == "value"
+    if is_own:
+        versions.forget({shard_of(changed)})
+    else:
+        counts.count_record(changed)
     assert cache.get("key") is None
 
 
