@@ -60,7 +60,7 @@ impl Reactor {
         let Some(transport) = self.connections.get(id).map(|it| it.transport()) else {
             return;
         };
-        let frames = self.queued_command_frames(Encoding { transport }, envelopes);
+        let frames = self.queued_command_frames(Encoding::of(transport), envelopes);
         let Some(connection) = self.connections.get(id) else {
             return;
         };

@@ -20,9 +20,12 @@ pub struct Encoding {
 
 impl Encoding {
     /// Text messages of a WebSocket.
-    pub const WEB_SOCKET: Self = Self {
-        transport: Transport::WebSocket,
-    };
+    pub const WEB_SOCKET: Self = Self::of(Transport::WebSocket);
+
+    /// Messages of this transport.
+    pub const fn of(transport: Transport) -> Self {
+        Self { transport }
+    }
 
     /// Appends an event as a whole frame.
     pub fn append_event(self, out: &mut Vec<u8>, event: &EventHeader<'_>) {

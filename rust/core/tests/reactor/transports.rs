@@ -25,9 +25,7 @@ use crate::harness::{
 };
 use crate::records::{USER_DELETED, record};
 
-const STREAM: Encoding = Encoding {
-    transport: Transport::ByteStream,
-};
+const STREAM: Encoding = Encoding::of(Transport::ByteStream);
 
 /// What a client of a byte stream receives.
 #[derive(Debug, PartialEq, Eq)]
