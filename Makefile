@@ -27,7 +27,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-rust test-python test-cluster test-cluster-short test-model fuzz-core fuzz-api conformance lint format audit bench docs lock clean
+.PHONY: help build run test build-and-test-rust python-and-cluster test-rust test-python test-cluster test-cluster-short test-model fuzz-core fuzz-api conformance lint format audit bench docs lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,7 +37,15 @@ build: $(CORE) ## dependencies into .venv, the Rust core built (both only when s
 run: build ## build, start everything on http://127.0.0.1:8080, print the next steps (ARGS="--port 9000")
 	@exec $(BIN)/homewire run --demo $(ARGS)
 
-test: test-rust test-python test-cluster-short ## every test (make test-python ARGS="-k demo" for some)
+test: build-and-test-rust python-and-cluster ## every test (make test-python ARGS="-k demo" for some)
+
+# The output of each comes as a whole. To link keeps one core busy only, so the core that Python imports is built
+# beside the one that cargo tests.
+build-and-test-rust:
+	@$(MAKE) --jobs --output-sync=target build test-rust
+
+python-and-cluster:
+	@$(MAKE) --jobs --output-sync=target test-python test-cluster-short
 
 test-rust: $(DEPENDENCIES)
 	cargo test --locked --no-fail-fast
@@ -45,7 +53,7 @@ test-rust: $(DEPENDENCIES)
 # Tests wait much of their time, e.g. for servers to start. The tests of a file stay with one worker, and
 # the longest files start first (tests/kit/order.py). One file is most of the short form: its tests are distributed.
 WORKERS := -n 6 --dist loadfile --no-loadscope-reorder
-test-cluster-short: WORKERS := -n 6 --dist load
+test-cluster-short: WORKERS := -n 3 --dist load
 # Tests start hundreds of nodes. Without bytecode each of them would compile homewire again.
 test-python test-cluster test-cluster-short: export PYTHONDONTWRITEBYTECODE :=
 

@@ -55,6 +55,8 @@ class Contestant(ABC):
     port: int
     subject = ""
     """What listeners subscribe to, if the server speaks NATS."""
+    welcome = False
+    """Whether the first message of a connection only says that it is subscribed."""
 
     @property
     def pid(self) -> int:

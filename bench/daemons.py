@@ -1,4 +1,4 @@
-"""Servers that are programs of their own, beside the fan-outs if they are there: NATS and Nchan.
+"""Servers that are programs of their own, beside the fan-outs if they are there: NATS, Nchan, Centrifugo.
 
 `bench/install_peers.sh` puts them into bench/.tools; one found on the PATH will do, too. Unlike the peers
 they take each event in from a publisher on the load's core, as homewire does.
@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bench import load_client, servers
 from bench.contestants import SEQUENCE_DIGITS, Contestant, Plan, listening_port
@@ -24,7 +25,7 @@ from bench.peers import common
 from bench.peers.nats_publisher import SUBJECT
 from bench.servers import LOAD_CORE, ROOT, SERVER_CORE, BenchError, Process
 
-DAEMONS = ("nats", "nchan")
+DAEMONS = ("nats", "nchan", "centrifugo")
 TOOLS = ROOT / "bench" / ".tools"
 MODULE = Path("usr/lib/nginx/modules/ngx_nchan_module.so")
 CONNECTIONS = 12_000
@@ -66,10 +67,27 @@ http {{
 }}
 """
 
+CENTRIFUGO_CONFIGURATION = {
+    "http_server": {"address": "127.0.0.1"},
+    "http_api": {"insecure": True},
+    "uni_websocket": {"enabled": True},
+    "client": {
+        "allowed_origins": ["*"],
+        "allow_anonymous_connect_without_token": True,
+        # No ping within a run: the load client takes each message for an event.
+        "ping_interval": "600s",
+        "pong_timeout": "10s",
+    },
+    "channel": {
+        "without_namespace": {"allow_subscribe_for_client": True, "allow_subscribe_for_anonymous": True}
+    },
+    "log": {"level": "error"},
+}
+"""In memory, without history: nothing that it acknowledges is stored."""
 
-def _nats_server() -> str | None:
-    """The program, or None."""
-    return shutil.which("nats-server", path=f"{TOOLS / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}")
+
+def _program(name: str) -> str | None:
+    return shutil.which(name, path=f"{TOOLS / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}")
 
 
 def _nginx() -> tuple[str, Path] | None:
@@ -83,7 +101,7 @@ def _nginx() -> tuple[str, Path] | None:
 
 def missing(name: str) -> str:
     """Why this contestant cannot take part; empty if it can."""
-    found = {"nats": _nats_server, "nchan": _nginx}[name]()
+    found = _nginx() if name == "nchan" else _program({"nats": "nats-server"}.get(name, name))
     return "" if found else f"{name}: skipped, not installed (bench/install_peers.sh installs it)"
 
 
@@ -140,23 +158,61 @@ class Nchan(Contestant):
         )
 
 
+class Centrifugo(Contestant):
+    """Centrifugo: unidirectional WebSockets, each subscribed to the channel of its home, and the HTTP API."""
+
+    welcome = True
+
+    def __init__(self, load: str, process: Process, port: int, plan: Plan) -> None:
+        self.load, self.process, self.port, self.plan = load, process, port, plan
+        # A push has its channel beside the data: `{"channel":"h1234","pub":{"data":…}}`.
+        bare = len('{"channel":"","pub":{"data":}}') + len(_channel(plan.homes)) + len(common.bare(0))
+        self.pad = max(0, plan.size - bare - SEQUENCE_DIGITS)
+
+    def requests(self) -> list[str]:
+        """One connection per client, grouped by home."""
+        channels = (_channel(index % self.plan.homes) for index in range(self.plan.connections))
+        subscriptions = (json.dumps({"subs": {channel: {}}}) for channel in channels)
+        return [f"/connection/uni_websocket?cf_connect={quote(each)}" for each in subscriptions]
+
+    def send(self, per_home: int, first: int) -> dict[str, Any]:
+        """Through the publisher: its bulks are batches of the HTTP API."""
+        plan = self.plan
+        return load_client.publish(
+            self.load,
+            self.port,
+            [_channel(home) for home in range(plan.homes)],
+            mode="publications",
+            events=per_home * plan.homes,
+            rate=plan.rate,
+            batch=plan.batch or 1,
+            connections=plan.publishers,
+            depth=plan.depth,
+            pad=self.pad,
+            first=first,
+            path="/api/batch",
+            accepted='"publish":',
+        )
+
+
+def _channel(home: int) -> str:
+    return f"h{home}"
+
+
 @contextmanager
 def start(load: str, name: str, plan: Plan) -> Iterator[Contestant]:
     """Start one of DAEMONS. Raises BenchError if it is missing or does not start."""
     if why := missing(name):
         raise BenchError(why)
     with tempfile.TemporaryDirectory(prefix="hwbench") as directory:
-        if name == "nats":
-            with _nats(Path(directory), plan) as nats:
-                yield nats
-        else:
-            with _nchan(load, Path(directory), plan) as nchan:
-                yield nchan
+        starts = {"nats": _nats, "nchan": _nchan, "centrifugo": _centrifugo}
+        with starts[name](load, Path(directory), plan) as contestant:
+            yield contestant
 
 
 @contextmanager
-def _nats(directory: Path, plan: Plan) -> Iterator[Nats]:
-    program = _nats_server() or ""
+def _nats(_load: str, directory: Path, plan: Plan) -> Iterator[Contestant]:
+    program = _program("nats-server") or ""
     port, websocket_port = servers.free_port(), servers.free_port()
     configuration = directory / "nats.conf"
     configuration.write_text(
@@ -171,7 +227,7 @@ def _nats(directory: Path, plan: Plan) -> Iterator[Nats]:
 
 
 @contextmanager
-def _nchan(load: str, directory: Path, plan: Plan) -> Iterator[Nchan]:
+def _nchan(load: str, directory: Path, plan: Plan) -> Iterator[Contestant]:
     program, module = _nginx() or ("", MODULE)
     port = servers.free_port()
     configuration = directory / "nginx.conf"
@@ -186,6 +242,17 @@ def _nchan(load: str, directory: Path, plan: Plan) -> Iterator[Nchan]:
     with Process(command, SERVER_CORE) as process:
         servers.wait_for(lambda: _accepts(port) and bool(_children(process.pid)), process)
         yield Nchan(load, process, _children(process.pid)[0], port, plan)
+
+
+@contextmanager
+def _centrifugo(load: str, directory: Path, plan: Plan) -> Iterator[Contestant]:
+    program, port = _program("centrifugo") or "", servers.free_port()
+    configuration = directory / "centrifugo.json"
+    configuration.write_text(json.dumps(CENTRIFUGO_CONFIGURATION))
+    command = [program, "-c", str(configuration), "--http_server.port", str(port)]
+    with Process(command, SERVER_CORE) as process:
+        servers.wait_for(lambda: _accepts(port), process)
+        yield Centrifugo(load, process, port, plan)
 
 
 def _accepts(port: int) -> bool:

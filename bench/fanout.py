@@ -67,6 +67,7 @@ def measure(load: str, contestant: Contestant, plan: Plan) -> Run:
         sample=plan.sample,
         pause_us=plan.pause_us,
         subject=contestant.subject,
+        welcome=contestant.welcome,
     ) as listener:
         contestant.opened()
         if plan.warm_per_home:
@@ -254,6 +255,22 @@ def rows(seconds: float, small: bool) -> dict[str, Row]:
             ),
             (),
             (Goal("CPU per delivery ≤ 1.5 times floor", "cost_us", "floor", at_most=1.5),),
+        ),
+        Row(
+            "fanout-bulks",
+            f"{many:,} clients, {tens:,} homes, {spread_rate / 2:,.0f} events/s in bulks of 20",
+            Plan(
+                many,
+                tens,
+                max(1, int(spread_rate / 2 * seconds / tens)),
+                1,
+                rate=spread_rate / 2,
+                batch=20,
+                publishers=4,
+                depth=4,
+            ),
+            ("centrifugo",),
+            (Goal("p99 ≤ Centrifugo's", "p99_us", "centrifugo", at_most=1.0),),
         ),
         _burst("fanout-burst", thousand, burst, 0.7, daemons.DAEMONS),
         # The daemons take part in this one by --only: a run of NATS took a minute when it was tried.

@@ -1,9 +1,10 @@
 #!/bin/sh
-# Puts NATS and Nchan into bench/.tools, where the fan-out rows look for them first; nothing outside it changes
+# Puts NATS, Centrifugo and Nchan into bench/.tools, where the fan-out rows look first; nothing outside it changes
 # but Go's caches. Needs go for the one, a Debian's apt-get and dpkg for the other; does what is not done yet.
 set -eu
 
 NATS_VERSION=v2.15.2
+CENTRIFUGO_VERSION=v6.9.1
 
 cd "$(dirname "$0")"
 tools=$PWD/.tools
@@ -16,6 +17,16 @@ nats() {
     command -v go >/dev/null || { echo "NATS: needs go" >&2; return 1; }
     mkdir -p "$tools/bin"
     GOBIN=$tools/bin go install "github.com/nats-io/nats-server/v2@$NATS_VERSION"
+}
+
+centrifugo() {
+    if [ -x "$tools/bin/centrifugo" ] && [ "$(cat "$tools/centrifugo.version" 2>/dev/null)" = "$CENTRIFUGO_VERSION" ]; then
+        return 0
+    fi
+    command -v go >/dev/null || { echo "Centrifugo: needs go" >&2; return 1; }
+    mkdir -p "$tools/bin"
+    GOBIN=$tools/bin go install "github.com/centrifugal/centrifugo/v6@$CENTRIFUGO_VERSION" &&
+        echo "$CENTRIFUGO_VERSION" >"$tools/centrifugo.version"
 }
 
 # Unpacked, not installed: an installed nginx would start as a service, and needs root.
@@ -48,5 +59,6 @@ nchan() {
 }
 
 if nats; then echo "NATS: $("$tools/bin/nats-server" --version)"; else missing=1; fi
+if centrifugo; then echo "Centrifugo: $CENTRIFUGO_VERSION"; else missing=1; fi
 if nchan; then echo "Nchan: $("$tools/nginx/usr/sbin/nginx" -v 2>&1) with libnginx-mod-nchan"; else missing=1; fi
 exit "$missing"

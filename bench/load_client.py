@@ -60,12 +60,14 @@ def listen(
     pause_us: int = 0,
     concurrency: int = 64,
     subject: str = "",
+    welcome: bool = False,
 ) -> Iterator[Listener]:
     """Open one connection per request line (``path?query authorization``), and yield when all are open.
 
     `expected` events per connection, latencies of every `sample`-th of those numbered from `skip` on.
     `idle`: only hold the connections. `pause_us`: after each look at the sockets look at nothing for so long.
-    `subject`: speak NATS, and subscribe to that.
+    `subject`: speak NATS, and subscribe to that. `welcome`: the first message of a connection only says that
+    it is subscribed.
     """
     with lines_file(requests) as path:
         command = [load, "listen", "--target", f"127.0.0.1:{port}", "--requests", path]
@@ -73,6 +75,7 @@ def listen(
         command += ["--sample", str(sample), "--concurrency", str(concurrency)]
         command += ["--pause-us", str(pause_us)]
         command += ["--nats", subject] if subject else []
+        command += ["--welcome"] if welcome else []
         with Process([*command, "--idle"] if idle else command, LOAD_CORE) as process:
             word, _, rest = process.line().partition(" ")
             if word != "ready":
@@ -94,19 +97,23 @@ def publish(
     depth: int = 1,
     pad: int = 0,
     first: int = 0,
+    path: str = "/events",
+    accepted: str = '"status":204',
 ) -> dict[str, Any]:
     """Publish events and wait for all answers; the publisher's own account.
 
-    `mode` put, post (events), value or get: `targets` are ``path authorization``; bulk: home ids, sent
-    `batch` at a time. `rate` is in events per second (0: as fast as answered), `first` the number of each
-    home's first event.
+    `mode` put, post (events), value or get: `targets` are ``path authorization``. bulk: home ids, sent
+    `batch` at a time to `path`, each answered by `accepted`; publications: the same with Centrifugo's
+    channels. `rate` is in events per second (0: as fast as answered), `first` the number of each home's
+    first event.
     Raises BenchError unless everything was accepted.
     """
-    with lines_file(targets) as path:
-        command = [load, "publish", "--target", f"127.0.0.1:{port}", "--targets", path, "--mode", mode]
+    with lines_file(targets) as file:
+        command = [load, "publish", "--target", f"127.0.0.1:{port}", "--targets", file, "--mode", mode]
         command += ["--events", str(events), "--rate", str(rate), "--batch", str(batch)]
         command += ["--connections", str(connections), "--depth", str(depth), "--pad", str(pad)]
         command += ["--first-sequence", str(first), "--authorization", authorization]
+        command += ["--path", path, "--accepted", accepted]
         done = subprocess.run(
             pinned(command, LOAD_CORE),
             capture_output=True,

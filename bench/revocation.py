@@ -54,7 +54,7 @@ class _Place:
         return cls(store, project.id, home.id)
 
     @property
-    def right(self) -> Permission:
+    def permission(self) -> Permission:
         return Permission(PermissionKind.READ_HOME_EVENTS, str(self.home))
 
     async def user(self, number: int) -> tuple[int, str]:
@@ -67,7 +67,7 @@ class _Place:
         return user.id, key
 
 
-# -- one right, many times --
+# -- one permission, many times --
 
 
 async def _revocations(url: str, port: int, trials: int) -> list[float]:
@@ -77,10 +77,10 @@ async def _revocations(url: str, port: int, trials: int) -> list[float]:
         user, key = await place.user(0)
         taken = []
         for _ in range(trials):
-            await store.permissions.grant(place.project, user, place.right)
+            await store.permissions.grant(place.project, user, place.permission)
             sockets = [await open_socket(http, place.home, key) for _ in range(SOCKETS)]
             asked = time.monotonic()
-            revoking = asyncio.create_task(store.permissions.revoke(place.project, user, place.right))
+            revoking = asyncio.create_task(store.permissions.revoke(place.project, user, place.permission))
             await asyncio.gather(*map(closed, sockets))
             taken.append(time.monotonic() - asked)
             await revoking
@@ -100,7 +100,7 @@ class _Crowd:
     """Subscribers of one home: members of groups whose permission will end, and users who keep theirs."""
 
     project: int
-    right: Permission
+    permission: Permission
     world: provision.World
     groups: list[tuple[int, list[str]]]
     """Of each group its id, and the keys of its members."""
@@ -108,28 +108,28 @@ class _Crowd:
 
     def requests(self, keys: list[str]) -> list[str]:
         """A socket with each key."""
-        path = f"/userSession/websocket?homeId={self.right.subject}"
+        path = f"/userSession/websocket?homeId={self.permission.subject}"
         return [f"{path} {authorization(key)}" for key in keys]
 
 
 async def _crowd(url: str, revoked: int, kept: int, group: int) -> _Crowd:
     async with opened(url) as (store, _):
         place = await _Place.make(store)
-        project, right = place.project, place.right
+        project, permission = place.project, place.permission
         device, device_key, _ = await store.devices.create(project, "sensor", home_id=place.home)
         home = provision.Home(place.home, [], device.id, device_key)
         holders = max(1, kept // SOCKETS_OF_KEPT)
         people = await together(place.user(number) for number in range(revoked + holders))
-        await together(store.permissions.grant(project, user, right) for user, _ in people[revoked:])
+        await together(store.permissions.grant(project, user, permission) for user, _ in people[revoked:])
         groups = []
         for start in range(0, revoked, group):
             members = people[start : min(start + group, revoked)]
             made = await store.groups.create(project, f"group {start}")
-            await store.groups.grant(project, made.id, right)
+            await store.groups.grant(project, made.id, permission)
             await together(store.groups.enter(project, made.id, user) for user, _ in members)
             groups.append((made.id, [key for _, key in members]))
         keys = [people[revoked + number % holders][1] for number in range(kept)]
-        return _Crowd(project, right, provision.World(project, "", [home]), groups, keys)
+        return _Crowd(project, permission, provision.World(project, "", [home]), groups, keys)
 
 
 async def _revoke_all(url: str, crowd: _Crowd) -> tuple[float, list[float]]:
@@ -137,7 +137,7 @@ async def _revoke_all(url: str, crowd: _Crowd) -> tuple[float, list[float]]:
     async with opened(url) as (store, _):
 
         async def revoke(group: int) -> float:
-            await store.groups.revoke(crowd.project, group, crowd.right)
+            await store.groups.revoke(crowd.project, group, crowd.permission)
             return time.monotonic()
 
         asked = time.monotonic()

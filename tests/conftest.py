@@ -12,11 +12,10 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from homewire.access_changes.relay import Relay
-from homewire.projects.models import AccountSystem
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
-from kit.accounts import Accounts, accounts_of
+from kit.accounts import TenantWithApp, tenant_with_app
 from kit.node import CLUSTER, NodeProcess, private_node
 from kit.order import longest_first
 from kit.redis_server import BusServer, running_server
@@ -75,7 +74,7 @@ async def store(redis_client: Redis) -> Store:
 def node() -> Iterator[NodeProcess]:
     """`homewire run`, as users start it, for the whole session. Each test makes a project of its own.
 
-    Who logs in where nothing names a project does so in the first one, which has e-mail accounts.
+    The first project has e-mail accounts. It is the project of logins that name none.
     """
     with private_node(cold=True, default_project=DEFAULT_PROJECT) as running:
         asyncio.run(_default_project(running))
@@ -109,23 +108,23 @@ async def redis(server: BusServer) -> AsyncIterator[Redis]:
 
 
 @pytest_asyncio.fixture
-async def by_email(node: NodeProcess) -> AsyncIterator[Accounts]:
-    """Accounts by e-mail, in a project of this test's own."""
-    async with accounts_of(node, AccountSystem.EMAIL) as people:
+async def by_email(node: NodeProcess) -> AsyncIterator[TenantWithApp]:
+    """TenantWithApp by e-mail, in a project of this test's own."""
+    async with tenant_with_app(node, "email") as people:
         yield people
 
 
 @pytest_asyncio.fixture
-async def by_phone(node: NodeProcess) -> AsyncIterator[Accounts]:
-    """Accounts by phone number, likewise."""
-    async with accounts_of(node, AccountSystem.PHONE) as people:
+async def by_phone(node: NodeProcess) -> AsyncIterator[TenantWithApp]:
+    """TenantWithApp by phone number, likewise."""
+    async with tenant_with_app(node, "phone") as people:
         yield people
 
 
 @pytest_asyncio.fixture
-async def by_key(node: NodeProcess) -> AsyncIterator[Accounts]:
-    """Accounts of a project's own, likewise."""
-    async with accounts_of(node, AccountSystem.BYOU) as people:
+async def by_key(node: NodeProcess) -> AsyncIterator[TenantWithApp]:
+    """TenantWithApp of a project's own, likewise."""
+    async with tenant_with_app(node, "byou") as people:
         yield people
 
 

@@ -10,15 +10,12 @@ from typing import Any, Final
 from uuid import uuid4
 
 from homewire.auth.tokens import mint
-from homewire.entities.store import Entity
 from homewire.kv.store import Owner, ValueLimits
-from homewire.permissions.models import Permission, PermissionKind
-from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from homewire.sessions.models import ClientInfo, Lifetime
 from homewire.users.models import ProofKind
 from homewire.webhooks.models import ModuleType
 from kit.node import NodeProcess
-from kit.tenant import DEFAULT_PROJECT, Account, Tenant, tenant_of
+from kit.tenant import DEFAULT_PROJECT, SCOPES, Account, Tenant, tenant_of
 
 PASSWORD: Final = "correct horse"
 
@@ -54,8 +51,8 @@ class AccessProject:
     """The project of `accounts`, the keys of its callers, and names of its records."""
 
     tenant: Tenant
-    accounts: AccountSystem
-    access_control: AccessControl
+    accounts: str
+    access_control: str
     on_demand: bool
     keys: dict[str, str | None] = field(default_factory=dict)
     known: dict[str, Any] = field(default_factory=dict)
@@ -70,12 +67,12 @@ class AccessProject:
     async def person(self, verified: bool = True) -> Account:
         """A user of this project, with a key."""
         tenant, number = self.tenant, next(self._numbers)
-        email = await self._new_email() if self.accounts is AccountSystem.EMAIL else None
-        phone = await self._new_phone() if self.accounts is AccountSystem.PHONE else None
+        email = await self._new_email() if self.accounts == "email" else None
+        phone = await self._new_phone() if self.accounts == "phone" else None
         user = await tenant.store.users.create(
             tenant.project, f"user {number}", email=email, phone=phone, verified=verified
         )
-        _, key = await tenant.store.sessions.open(tenant.project, user.id, APP, ClientInfo(user_agent="test"))
+        _, key = await tenant.session(user.id, APP)
         return Account(user.id, key)
 
     async def _new_email(self) -> str:
@@ -103,7 +100,7 @@ class AccessProject:
     async def _new_credentials(self) -> dict[str, Any]:
         """What a user of a built-in account system signs in with: a new one, where it works once."""
         store, project, app = self.tenant.store, self.tenant.project, {"appId": APP}
-        if self.accounts is AccountSystem.EMAIL:
+        if self.accounts == "email":
             if "password_user" not in self.known:
                 # One for all: a password can be used again, and to hash one takes long.
                 self.known["password_user"] = email = await self._new_email()
@@ -158,8 +155,7 @@ class AccessProject:
 
     async def _permitted_home(self) -> int:
         """The home that the stranger has the permission to read."""
-        right = Permission(PermissionKind.READ_HOME_EVENTS, str(self.known["home"]))
-        await self.tenant.store.permissions.grant(self.tenant.project, self.known["stranger"], right)
+        await self.tenant.grant(self.known["stranger"], f"read:home-events:{self.known['home']}")
         return int(self.known["home"])
 
     async def _new_group(self) -> int:
@@ -168,7 +164,7 @@ class AccessProject:
         group = (await groups.create(project, "group")).id
         known["group_member"] = await self._new_user()
         await groups.enter(project, group, known["group_member"])
-        await groups.grant(project, group, Permission(PermissionKind.WRITE_HOME, str(known["home"])))
+        await self.tenant.grant_group(group, f"write:home:{known['home']}")
         return group
 
     async def _new_member(self) -> int:
@@ -208,8 +204,7 @@ class AccessProject:
     async def _new_entity(self) -> str:
         """An entity of the home."""
         entity_id = await self._new_entity_id()
-        project, home = self.tenant.project, self.known["home"]
-        await self.tenant.store.entities.create(Entity(entity_id, project, home, "room"), 10_000)
+        await self.tenant.entity(entity_id, self.known["home"])
         return entity_id
 
     async def _new_entity_id(self) -> str:
@@ -217,11 +212,9 @@ class AccessProject:
 
 
 @asynccontextmanager
-async def world_of(
-    node: NodeProcess, accounts: AccountSystem, access_control: AccessControl
-) -> AsyncIterator[AccessProject]:
+async def world_of(node: NodeProcess, accounts: str, access_control: str) -> AsyncIterator[AccessProject]:
     """A project on the node. With access by permission its devices are provisioned on demand, else before."""
-    on_demand = access_control is AccessControl.PERMISSION
+    on_demand = access_control == "permission"
     async with (
         tenant_of(node, accounts, access_control, on_demand) as tenant,
         tenant_of(node) as elsewhere,
@@ -233,7 +226,7 @@ async def world_of(
         await _dead_keys(subject)
         await _project_keys(subject)
         subject.keys["alien"] = (await elsewhere.user()).key
-        _, foreign = await elsewhere.store.project_keys.create(elsewhere.project, "admin", {KeyScope.ADMIN})
+        foreign = await elsewhere.project_key("admin")
         subject.keys["foreign"] = foreign
         assert subject.keys.keys() == CALLERS.keys()
         yield subject
@@ -271,7 +264,6 @@ async def _dead_keys(subject: AccessProject) -> None:
 
 
 async def _project_keys(subject: AccessProject) -> None:
-    create, project = subject.tenant.store.project_keys.create, subject.tenant.project
-    _, subject.keys["bare"] = await create(project, "bare", set())
-    for permission in KeyScope:
-        _, subject.keys[str(permission)] = await create(project, str(permission), {permission})
+    subject.keys["bare"] = await subject.tenant.project_key()
+    for scope in SCOPES:
+        subject.keys[scope] = await subject.tenant.project_key(scope)

@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 
 from homewire.server.browser import HOST_SESSION_COOKIE, SESSION_COOKIE
-from kit.accounts import Accounts
+from kit.accounts import TenantWithApp
 from kit.node import NodeProcess
 from kit.tenant import Reply
 
@@ -56,7 +56,7 @@ def cookie_of(reply: Reply) -> Morsel[str] | None:
 
 
 @asynccontextmanager
-async def browser_of(people: Accounts, project: int | None = None) -> AsyncIterator[Browser]:
+async def browser_of(people: TenantWithApp, project: int | None = None) -> AsyncIterator[Browser]:
     """A browser in front of the node of `people`, at the host of its project unless it is to be another."""
     async with client_of(people.node) as http:
         yield Browser(http, people.project if project is None else project)

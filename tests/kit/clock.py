@@ -9,9 +9,11 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from homewire.clock import MACHINE_CLOCK
 from kit.node import eventually
 from kit.tenant import Tenant
 
@@ -41,6 +43,16 @@ async def a_later_moment(tenant: Tenant) -> None:
     await eventually(is_later)
 
 
+def now_ms() -> int:
+    """This machine's wall clock, as nodes without `steps` read it."""
+    return MACHINE_CLOCK.now_ms()
+
+
+def timestamp(ms: int) -> str:
+    """A time as the REST service writes it."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 STANDS_S = 10.0
 
 
@@ -55,7 +67,7 @@ def suspend(pid: int) -> None:
     while not _stands(pid):
         if time.monotonic() > deadline:
             raise TimeoutError(f"process {pid} goes on, {STANDS_S} s after it was stopped")
-        # Only the parent of a process is told that it has stopped.
+        # Only the parent of a process is notified that it has stopped.
         time.sleep(0.001)
 
 

@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
-from homewire.entities.store import Entity
-from homewire.permissions.models import Permission, PermissionKind
-from homewire.projects.models import KeyScope
 from kit.client import Socket, listen
 from kit.tenant import Account, Reply, Tenant
 
@@ -51,16 +48,11 @@ class HomeWithMembers:
         return {each["userId"]: each["role"] for each in answer.body}
 
 
-async def key_of(tenant: Tenant, *permissions: KeyScope) -> str:
-    """A new project key."""
-    return (await tenant.store.project_keys.create(tenant.project, "key", permissions))[1]
-
-
 async def home_with_members(tenant: Tenant) -> HomeWithMembers:
     """In a project with e-mail accounts."""
     owner, member, stranger = await tenant.user(), await tenant.user(), await tenant.user()
     home, elsewhere = await tenant.home(owner, members=[member]), await tenant.home(stranger)
-    reader, admin = await key_of(tenant, KeyScope.READ), await key_of(tenant, KeyScope.ADMIN)
+    reader, admin = await tenant.project_key("read"), await tenant.project_key("admin")
     return HomeWithMembers(tenant, owner, member, stranger, reader, admin, home, elsewhere)
 
 
@@ -88,15 +80,15 @@ class HomeWithDevice:
 async def home_with_device(tenant: Tenant) -> HomeWithDevice:
     owner, stranger = await tenant.user(), await tenant.user()
     home = await tenant.home(owner)
-    _, reader = await tenant.store.project_keys.create(tenant.project, "reader", {KeyScope.READ})
-    return HomeWithDevice(tenant, owner, stranger, home, await tenant.device(home), reader)
+    device, reader = await tenant.device(home), await tenant.project_key("read")
+    return HomeWithDevice(tenant, owner, stranger, home, device, reader)
 
 
 PATH: Final = "/userSession/websocket"
 READ: Final = {
-    "homeId": PermissionKind.READ_HOME_EVENTS,
-    "deviceId": PermissionKind.READ_DEVICE,
-    "entityId": PermissionKind.READ_ENTITY_EVENTS,
+    "homeId": "read:home-events",
+    "deviceId": "read:device",
+    "entityId": "read:entity-events",
 }
 """What each filter needs where permissions decide."""
 
@@ -119,7 +111,7 @@ class TwoHomes:
         homes = await tenant.homes(member, 2)
         devices = [await tenant.device(home) for home in homes]
         for entity, home in zip(entities, homes, strict=True):
-            await tenant.store.entities.create(Entity(entity, tenant.project, home, "room"), 10)
+            await tenant.entity(entity, home)
         return cls(tenant, member, guest, homes, devices, entities)
 
     def subject(self, name: str, number: int) -> str:
@@ -130,8 +122,9 @@ class TwoHomes:
             "entityId": self.entities[number],
         }[name]
 
-    def right(self, name: str, number: int) -> Permission:
-        return Permission(READ[name], self.subject(name, number))
+    def permission(self, name: str, number: int) -> str:
+        """What the filter `name` on that home, its device or its entity needs."""
+        return f"{READ[name]}:{self.subject(name, number)}"
 
     def path(self, name: str, *numbers: int) -> str:
         return f"{PATH}?{urlencode([(name, self.subject(name, each)) for each in numbers])}"
@@ -140,14 +133,11 @@ class TwoHomes:
         """Each permission that a filter of these homes needs."""
         for name in READ:
             for number in range(2):
-                await self.tenant.store.permissions.grant(
-                    self.tenant.project, account.id, self.right(name, number)
-                )
+                await self.tenant.grant(account.id, self.permission(name, number))
 
     async def bind_anew(self, entity: str, home: int) -> None:
-        entities, project = self.tenant.store.entities, self.tenant.project
-        await entities.delete(project, entity)
-        await entities.create(Entity(entity, project, home, "room"), 10)
+        await self.tenant.store.entities.delete(self.tenant.project, entity)
+        await self.tenant.entity(entity, home)
 
     async def happen(self, kind: str, *numbers: int) -> None:
         """An event in these homes, or in both, that matches each of their filters."""

@@ -19,14 +19,15 @@ import orjson
 from aiohttp import web
 
 from homewire.access_changes.relay import Relay
-from homewire.messages.models import Channel, Message, MessageKind
+from homewire.messages.models import Channel, MessageKind
+from homewire.messages.models import Message as Message
 from homewire.messages.queue import MessageOutbox
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import ProjectSlot, message_queue, messages_waiting
 from kit import certificates, smtp_server
-from kit.node import NodeProcess, eventually, reserved_port
-from kit.tenant import Tenant
+from kit.node import eventually, reserved_port
+from kit.tenant import StoredProject, Tenant
 
 BASE = "https://home.example.com"
 TOKEN = "v1.7.a-secret_token"
@@ -37,13 +38,13 @@ ARRIVAL_S = 15.0
 class PostOffice:
     """The message outbox of a node that has senders for these channels."""
 
-    node: NodeProcess
-    tenant: Tenant
+    data_dir: Path
+    tenant: StoredProject
     channels: Sequence[Channel] = tuple(Channel)
 
     async def send(self, message: Message) -> None:
         """Queue a message as a change of the store does."""
-        sealer, redis = Sealer.of(Settings(data_dir=self.node.data_dir)), self.tenant.redis
+        sealer, redis = Sealer.of(Settings(data_dir=self.data_dir)), self.tenant.redis
         outbox_messages = MessageOutbox(redis, sealer, BASE, self.channels)
         await outbox_messages.require_room(message.kind)
         prepared = outbox_messages.prepare(message)
@@ -63,6 +64,21 @@ async def all_sent(tenant: Tenant) -> None:
         return left == 0
 
     await eventually(sent)
+
+
+def message(tenant: StoredProject, kind: str, to: str, **members: Any) -> Message:
+    """A message to a user; `kind` as `homewire messages` shows it."""
+    return Message(tenant.project, MessageKind(kind), to, **members)
+
+
+def queue_of_mails() -> str:
+    """The stream of mails that wait for their first try."""
+    return message_queue(Channel.MAIL)
+
+
+def mails_to_retry() -> str:
+    """The sorted set of mails that wait for another try."""
+    return messages_waiting(Channel.MAIL)
 
 
 def verification(tenant: Tenant, to: str) -> Message:

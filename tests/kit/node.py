@@ -1,4 +1,4 @@
-"""Nodes under test: real processes on a private data directory, and what is put into their store."""
+"""Nodes under test: real processes on a private data directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from urllib.parse import urlsplit
 import aiohttp
 import orjson
 import psutil
+from redis.asyncio import Redis
 
+from homewire.machine import memory_bytes as memory_bytes
+from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from kit import certificates
 from kit.warm import PYTHON_PATH, WarmProcess, run_homewire
@@ -37,7 +40,7 @@ EVENTUALLY_S = 20.0
 
 @dataclass
 class NodeProcess:
-    """A running node. `steps` tells whether it is one of `node_process.py`, which takes orders."""
+    """A running node. One that was started with `steps` runs `node_child.py`, which takes orders."""
 
     process: WarmProcess | subprocess.Popen[str]
     url: str
@@ -80,7 +83,7 @@ class NodeProcess:
         return self.log.read_text() + (server_log.read_text() if server_log.exists() else "")
 
     def say(self, order: str) -> None:
-        """An order for `node_process.py`."""
+        """An order for `node_child.py`."""
         assert self.process.stdin is not None
         self.process.stdin.write(order + "\n")
         self.process.stdin.flush()
@@ -92,7 +95,7 @@ class NodeProcess:
         assert said.strip() == line
 
     async def routes(self) -> set[tuple[str, str]]:
-        """Method and path of everything that a `node_process.py` serves."""
+        """Method and path of everything that a `node_child.py` serves."""
         assert self.process.stdout is not None
         self.say("routes")
         said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
@@ -104,7 +107,7 @@ class NodeProcess:
         await self.prints("turned")
 
     async def tasks(self) -> int:
-        """How many tasks the event loop of a `node_process.py` has."""
+        """How many tasks the event loop of a `node_child.py` has."""
         assert self.process.stdout is not None
         self.say("tasks")
         said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
@@ -129,6 +132,10 @@ class NodeProcess:
 
         connector = aiohttp.TCPConnector(ssl=self.tls, socket_factory=make)
         return aiohttp.ClientSession(self.url, connector=connector)
+
+    def redis(self) -> Redis:
+        """A client of the node's Redis."""
+        return connect(self.redis_url)
 
     async def metrics(self) -> dict[str, float]:
         """Every sample of /metrics that is homewire's, by its name without the prefix."""
@@ -181,7 +188,7 @@ class NodeProcess:
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port that the kernel gives to nobody meanwhile; who names it can listen there."""
+    """A port that the kernel gives to no other socket meanwhile. A process that names it can listen there."""
     with socket.socket() as holder:
         # A port may be shared if all ask for it like this, and one of them listens.
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -202,12 +209,12 @@ def running_node(
     cold: bool = False,
     **settings: object,
 ) -> Iterator[NodeProcess]:
-    """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
+    """`homewire run`, or `node_child.py` if the test wants to stop its `steps`.
 
-    The latter takes the messages of its clients if bytes of `messages` may wait, and with `broken` every
-    handler raises. With `tls` the node ends TLS itself, with a certificate that `wire` and `Tenant.http`
-    trust. Unless `cold`, it is spared its imports (`warm.py`). `settings` are those of the environment, in
-    lower case.
+    The latter takes the messages of its clients if bytes of `messages` may wait. With `broken` each of its
+    handlers raises. With `tls` the node ends TLS itself, with a certificate that the clients of the kit
+    trust. Unless `cold`, it is forked from a process that has imported homewire (`warm.py`). `settings` are
+    environment variables, in lower case and without their prefix.
     """
     chosen = {"durability": "everysec", "log_level": "info", "port": 0, **settings, "data_dir": data_dir}
     if redis_url is not None:

@@ -12,6 +12,17 @@ from socketserver import BaseRequestHandler, ThreadingUnixStreamServer
 from typing import Final, cast
 from urllib.parse import urlsplit
 
+from homewire.logins.store import REDEEM_LOGIN_TOKEN
+from homewire.users.registrations import VERIFY_EMAIL
+from homewire.users.verification import REDEEM_CODE, REDEEM_TOKEN
+
+SCRIPTS: Final = {
+    "redeem_login_token": REDEEM_LOGIN_TOKEN.sha.encode(),
+    "verify_email": VERIFY_EMAIL.sha.encode(),
+    "redeem_code": REDEEM_CODE.sha.encode(),
+    "redeem_token": REDEEM_TOKEN.sha.encode(),
+}
+"""What is sent when one of these scripts runs."""
 PART: Final = 65_536
 XREAD: Final = b"\r\nXREAD\r\n"
 """The command by which a connection is that of a stream reader."""

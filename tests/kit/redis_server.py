@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from homewire.bus.append import Bus
 from homewire.bus.shards import BusError, BusSettings, events_key
 from homewire.redis.connect import connect
-from homewire.redis.embedded import find_binary
+from homewire.redis.embedded import EmbeddedServer, find_binary
 from homewire.redis.servers import Connections
 from kit.clock import resume, suspend
 from kit.node import CLUSTER, reserved_port
@@ -90,7 +90,7 @@ class BusServer:
             self._process = None
 
     def client(self) -> Redis:
-        """An ordinary client, to look at what arrived."""
+        """An ordinary client, to read what arrived."""
         return connect(self.url)
 
     def blocking_client(self) -> BlockingRedis:
@@ -127,6 +127,18 @@ async def running_bus(server: BusServer, **settings: Any) -> AsyncIterator[Bus]:
         yield bus
     finally:
         await bus.close()
+
+
+def client_of(url: str) -> Redis:
+    """A client of any Redis that nodes can use, e.g. one that Sentinel names."""
+    return connect(url)
+
+
+@asynccontextmanager
+async def embedded_server(directory: Path) -> AsyncIterator[EmbeddedServer]:
+    """The embedded Redis of a node, without a node."""
+    async with EmbeddedServer(directory, "everysec", CLUSTER) as server:
+        yield server
 
 
 async def entries_of(redis: Redis, shard: int) -> list[tuple[bytes, dict[bytes, bytes]]]:

@@ -214,8 +214,8 @@ class StoredLife:
 
     async def _revoke_from_group(self) -> None:
         group = self._any(self.groups)
-        rights = await self.store.groups.permissions(self.project.id, group)
-        await self.store.groups.revoke(self.project.id, group, self._any(rights))
+        permissions = await self.store.groups.permissions(self.project.id, group)
+        await self.store.groups.revoke(self.project.id, group, self._any(permissions))
 
     async def _enter(self) -> None:
         await self.store.groups.enter(self.project.id, self._any(self.groups), self._any(self.users))

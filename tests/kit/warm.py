@@ -1,8 +1,8 @@
 """Programs of ours that start quickly, because they are forked from a process that has imported homewire.
 
-They are processes like any other: only the second of CPU that a start from nothing takes is spared, of which
-the tests had a few hundred. Who starts homewire as its users do is `running_node(cold=True)`, hence each
-session's shared node, and every test that runs `sys.executable`.
+They are processes like any other. Only the imports are spared: a second of processor time for each of a few
+hundred starts. `running_node(cold=True)` starts homewire as users do. So does the node that all tests of a
+session share, and each test that runs `sys.executable`.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _number(pipe: int) -> int:
 
 @cache
 def _parent() -> socket.socket:
-    """Where orders go. The process ends with the last who could give one, at the latest with this one."""
+    """Where orders go. Its other end is the parent process, which ends when this end is closed."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environment = {**os.environ, "PYTHONPATH": PYTHON_PATH}
     command = [sys.executable, str(PARENT), str(theirs.fileno())]

@@ -5,7 +5,7 @@ program, in a process, with an environment, arguments and standard streams of it
 here and no event loop, so that a fork finds nothing half done.
 
 An order is one message on the socket: arguments and environment as JSON, with four descriptors: the child's
-standard streams, and a pipe on which its id and, when it has ended, its exit status are told.
+standard streams, and a pipe for its process id and, when it has ended, its exit status.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ WANTED = ("homewire.app", "homewire.cli.program", "homewire.demo", "pydantic", "
 """What nodes and the other programs of these tests import, directly or not."""
 LARGEST_ORDER = 128 * 1024
 NUMBER = struct.Struct("i")
-"""Process id and exit status, as they are told."""
+"""Process id, or exit status, as it is written to that pipe."""
 
 
 def serve(orders: socket.socket) -> list[str]:
@@ -93,7 +93,7 @@ if __name__ == "__main__":
     # Each takes longer than all else that a program does until it serves.
     sys.modules["homewire.cli.program"].command_tree()
     sys.modules["homewire.settings"].validator()
-    # Ctrl-C is for those who are at work; this ends with the last of those who give orders.
+    # Ctrl-C ends the tests; this process ends when their end of the socket is closed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Children share these pages: their collector must not write into them.
     gc.collect()

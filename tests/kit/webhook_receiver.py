@@ -13,8 +13,10 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from homewire.sealing import Sealer
 from homewire.settings import Settings
-from homewire.webhooks.registration import create_webhook
+from homewire.webhooks.models import ModuleType
+from homewire.webhooks.registration import create_webhook, post_test, rotate_key
 from kit.node import NodeProcess
 from kit.tenant import Tenant
 
@@ -125,6 +127,27 @@ async def register(
         events or ("*",),
         homes,
     )
+
+
+async def add_module(tenant: Tenant, module: str) -> None:
+    """A webhook whose URL and key no node can read."""
+    await tenant.store.smart_modules.create(
+        tenant.project, module, ModuleType.WEBHOOK, "", ["*"], None, "sealed", "sealed", 1
+    )
+
+
+async def rotated_key(tenant: Tenant, node: NodeProcess, overlap_s: float) -> str:
+    """The new key of the webhook `hook`. The one before signs beside it for so long."""
+    settings = Settings(data_dir=node.data_dir)
+    return await rotate_key(tenant.store, settings, tenant.project, "hook", overlap_s)
+
+
+async def error_of_test_event(tenant: Tenant, node: NodeProcess) -> str | None:
+    """What went wrong with a test event for the webhook `hook`; None: it was taken."""
+    settings = Settings(data_dir=node.data_dir, webhook_private_addresses=True)
+    module = await tenant.store.smart_modules.get(tenant.project, "hook")
+    assert module is not None
+    return await post_test(settings, Sealer.of(settings), module, 0)
 
 
 async def send(tenant: Tenant, home: int, *numbers: int, event_type: str = "e") -> None:

@@ -13,8 +13,8 @@ from homewire.reasons import FIELDS, REASONS, markdown
 ROOT = Path(__file__).parents[2]
 CODE = re.compile(r"(?!HOMEWIRE_|TCP_)[A-Z]+(_[A-Z]+)+")
 """Settings and options of sockets have that form, too."""
-NO_REASONS = {"NO_COLOR", "KEY_VALUES_MISMATCH", "SC_PAGE_SIZE", "SC_PHYS_PAGES"}
-"""Texts of that form which are OpenSSL's, the terminal's and the system's."""
+NO_REASONS = {"NO_COLOR", "KEY_VALUES_MISMATCH", "SC_PAGE_SIZE", "SC_PHYS_PAGES", "EVAL_RO", "EVALSHA_RO"}
+"""Texts of that form which are those of OpenSSL, the terminal, the system and Redis."""
 NAMED_WHERE_RAISED = {
     "AMBIGUOUS_PROJECT", "DEVICE_NOT_IN_HOME", "DEVICE_OFFLINE", "IDEMPOTENCY_KEY_REUSED",
     "INSUFFICIENT_AUTH", "INVALID_AUTH_CODE", "INVALID_EMAIL", "INVALID_PARAMETER", "INVALID_PHONE_NUMBER",

@@ -33,13 +33,15 @@ pub struct Settings {
     idle: bool,
     concurrency: usize,
     sources: usize,
+    /// Whether the server's first message only says that the subscription is in force.
+    welcome: bool,
     /// The first frame of each connection when the server speaks NATS; messages come in its protocol then.
     greeting: Option<Vec<u8>>,
 }
 
 impl Settings {
     fn read(arguments: &[String]) -> Result<Self, Failure> {
-        let options = Options::from_arguments(arguments, &["idle"])?;
+        let options = Options::from_arguments(arguments, &["idle", "welcome"])?;
         let text = std::fs::read_to_string(options.text("requests")?)?;
         let requests: Vec<_> = text
             .lines()
@@ -63,6 +65,7 @@ impl Settings {
             linger: options.number::<u64>("linger-ms", 100)? * MILLISECOND,
             pause: options.number::<u64>("pause-us", 0)? * MICROSECOND,
             idle: options.has("idle"),
+            welcome: options.has("welcome"),
             concurrency: options.number::<usize>("concurrency", 64)?.max(1),
             sources: options.number::<usize>("sources", 4)?.clamp(1, 250),
             greeting: match options.text("nats") {
@@ -227,6 +230,8 @@ impl Listener {
             if let Some(greeting) = &self.settings.greeting {
                 client.phase = Phase::Subscribing;
                 say_to_server(client, greeting)?;
+            } else if self.settings.welcome {
+                client.phase = Phase::Subscribing;
             } else {
                 client.phase = Phase::Open;
                 self.opened += 1;
@@ -239,7 +244,12 @@ impl Listener {
                     payload,
                     length,
                 } => {
-                    message(client, &mut self.totals, &self.settings, payload, now);
+                    if client.phase == Phase::Subscribing {
+                        client.phase = Phase::Open;
+                        self.opened += 1;
+                    } else {
+                        message(client, &mut self.totals, &self.settings, payload, now);
+                    }
                     start += length;
                 }
                 Parsed::Frame {

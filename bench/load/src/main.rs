@@ -9,6 +9,7 @@ mod frame;
 mod histogram;
 mod listen;
 mod listener;
+mod mode;
 mod nats;
 mod options;
 mod publish;

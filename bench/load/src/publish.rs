@@ -5,8 +5,9 @@
 
 use crate::answer::{Answer, count, quoted};
 use crate::histogram::Histogram;
+use crate::mode::Mode;
 use crate::options::{Failure, Options};
-use crate::stamp::{self, Stamp};
+use crate::stamp::Stamp;
 use crate::sys::{self, Epoll, READABLE, Timer, WRITABLE};
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Write};
@@ -15,21 +16,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 const TIMER: u64 = u64::MAX;
 const SECOND: f64 = 1e9;
-
-/// What is asked for, and what the bodies are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// An event by `PUT`, answered by 204.
-    Put,
-    /// An event by `POST`, answered by any good status: servers other than homewire have their own.
-    Post,
-    /// Many events by `POST`.
-    Bulk,
-    /// A value by `PUT`, answered by 204.
-    Value,
-    /// Nothing but the path.
-    Get,
-}
 
 struct Settings {
     target: SocketAddrV4,
@@ -59,16 +45,7 @@ impl Settings {
             .map(|line| line.split_once(' ').unwrap_or((line, "")))
             .map(|(path, authorization)| (path.to_owned(), authorization.trim().to_owned()))
             .collect();
-        let mode = match options.text("mode")? {
-            "put" => Mode::Put,
-            "post" => Mode::Post,
-            "bulk" => Mode::Bulk,
-            "value" => Mode::Value,
-            "get" => Mode::Get,
-            other => {
-                return Err(format!("--mode is put, post, bulk, value or get, not {other}").into());
-            }
-        };
+        let mode = Mode::named(options.text("mode")?)?;
         let events: u64 = options.number("events", 1)?;
         let uneven = events.checked_rem(targets.len() as u64);
         if uneven != Some(0) {
@@ -89,7 +66,7 @@ impl Settings {
             authorization: options.text("authorization").unwrap_or_default().to_owned(),
             events,
             rate: options.number("rate", 0.0)?,
-            batch: if mode == Mode::Bulk {
+            batch: if mode.has_many() {
                 options.number::<u64>("batch", 500)?.max(1)
             } else {
                 1
@@ -287,49 +264,28 @@ impl Publisher {
         let mut path = settings.path.as_str();
         let mut authorization = settings.authorization.as_str();
         self.body.clear();
-        for _ in 0..count {
+        settings.mode.begin(&mut self.body);
+        for place in 0..count {
             let lane =
                 (channel.sent % channel.own_targets) * settings.connections as u64 + index as u64;
             let sequence = settings.first_sequence + channel.sent / channel.own_targets;
             let (target, key) = &settings.targets[lane as usize];
             channel.sent += 1;
-            if settings.mode != Mode::Bulk {
+            if !settings.mode.has_many() {
                 path = target;
                 authorization = key;
             }
-            match settings.mode {
-                Mode::Get => break,
-                Mode::Value => self.body.extend_from_slice(b"{\"value\":"),
-                Mode::Put | Mode::Post => self
-                    .body
-                    .extend_from_slice(b"{\"eventType\":\"bench\",\"eventData\":"),
-                Mode::Bulk => {
-                    self.body.extend_from_slice(b"{\"homeId\":");
-                    self.body.extend_from_slice(target.as_bytes());
-                    self.body
-                        .extend_from_slice(b",\"eventType\":\"bench\",\"eventData\":");
-                }
-            }
-            stamp::append(
-                &mut self.body,
-                Stamp {
-                    sequence,
-                    time: now,
-                    lane,
-                },
-                settings.pad,
-            );
-            self.body.push(b'}');
-            if settings.mode == Mode::Bulk {
-                self.body.push(b'\n');
-            }
+            let stamp = Stamp {
+                sequence,
+                time: now,
+                lane,
+            };
+            settings
+                .mode
+                .append(&mut self.body, place, target, stamp, settings.pad);
         }
-        let (method, kind) = match settings.mode {
-            Mode::Bulk => ("POST", "application/x-ndjson"),
-            Mode::Post => ("POST", "application/json"),
-            Mode::Put | Mode::Value => ("PUT", "application/json"),
-            Mode::Get => ("GET", "application/json"),
-        };
+        settings.mode.end(&mut self.body);
+        let (method, kind) = settings.mode.method();
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {authorization}\r\nContent-Type: {kind}\r\n\
              Content-Length: {}\r\n\r\n",
@@ -385,7 +341,9 @@ impl Publisher {
             self.totals.requests += 1;
             let accepted = match (self.settings.mode, answer.status) {
                 (Mode::Post | Mode::Get, 200..300) | (Mode::Put | Mode::Value, 204) => 1,
-                (Mode::Bulk, 200) => count(answer.body, &self.settings.accepted).min(events),
+                (Mode::Bulk | Mode::Publications, 200) => {
+                    count(answer.body, &self.settings.accepted).min(events)
+                }
                 _ => 0,
             };
             self.totals.accepted += accepted;

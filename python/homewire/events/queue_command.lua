@@ -1,11 +1,12 @@
--- Queue a command of a device, and publish it. `claim`, `fingerprint` and `claim_ms` are there only for a request
--- with an Idempotency-Key. `head` and `tail` are the envelope before and after the sequence number.
-local device, presence, commands, ends, claim = unpack(KEYS, 3, 7)
-local device_id, now, expires, max_commands, max_bytes, head, tail, fingerprint, claim_ms = unpack(ARGV, 1, 9)
+-- Queue a command of a device, and publish it. `idempotency`, `fingerprint` and `idempotency_ms` are there only for
+-- a request with an Idempotency-Key. `head` and `tail` are the envelope before and after the sequence number.
+local device, presence, commands, ends, idempotency = unpack(KEYS, 3, 7)
+local device_id, now, expires, max_commands, max_bytes = unpack(ARGV, 1, 5)
+local head, tail, fingerprint, idempotency_ms = unpack(ARGV, 6, 9)
 --- @include "events/removing_command"
 if redis.call('EXISTS', device) == 0 then return {'unknown', 'device'} end
-if claim then
-  local before = redis.call('GET', claim)
+if idempotency then
+  local before = redis.call('GET', idempotency)
   if before == fingerprint then return {'ok'} end
   if before then return {'reused'} end
 end
@@ -34,7 +35,7 @@ redis.call('PEXPIREAT', commands, last)
 redis.call('PEXPIREAT', ends, last)
 release_early(charged)
 book_until(last, commands_charge(commands, ends))
-if claim then redis.call('SET', claim, fingerprint, 'PX', claim_ms) end
+if idempotency then redis.call('SET', idempotency, fingerprint, 'PX', idempotency_ms) end
 -- The node with the device's socket delivers it in order with all other commands.
 publish_event(device_id, envelope)
 return unannounced('command_queued')

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from structlog.testing import CapturingLogger
 
 from homewire.access_changes import relay as relay_module
-from homewire.access_changes.relay import Answered, Relay
+from homewire.access_changes.relay import INTERVAL_S, SWEEP_S, Answered, Relay
 from homewire.bus.shards import PENDING, events_key
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.projects.models import AccountSystem
@@ -27,6 +27,7 @@ from homewire.repositories import Store
 from homewire.store.keys import PROJECTS, ProjectSlot
 from kit.control_records import SHARDS, Copy, copies, dying_store, first_appearances, shards_of, until
 from kit.manual_clock import loop_time
+from kit.recovery import RECEIVED_WITHIN_S, TIMEOUT_S
 from kit.redis_server import BusServer, eventually, not_cancelled
 from kit.warm import WarmProcess
 
@@ -420,3 +421,9 @@ async def test_cancelled_relay_ends_wherever_it_was(redis: Redis, monkeypatch: p
     monkeypatch.setattr(relay_module, "INTERVAL_S", 0)
     timers = [asyncio.create_task(Relay(redis, SHARDS).run()) for _ in range(20)]
     assert await not_cancelled(redis, timers) == 0
+
+
+def test_intervals_of_relay_keep_the_contract() -> None:
+    """It comes often enough. The tests of recovery wait less than it takes to the next chance, the sweep."""
+    assert 2 * INTERVAL_S < RECEIVED_WITHIN_S
+    assert 2 * TIMEOUT_S < SWEEP_S

@@ -131,7 +131,7 @@ async def test_each_kind_of_record_is_refused_at_the_quota_of_the_project(redis_
     group = await free.groups.create(project.id, "group")
     stored = await free.usage.of(project.id)
     store = limited(redis_client, project_records=stored.records)
-    right = Permission(PermissionKind.READ_HOME_EVENTS, str(home.id))
+    permission = Permission(PermissionKind.READ_HOME_EVENTS, str(home.id))
     value = Owner(project.id, "home", home.id)
     command = QueuedCommand(device.id, b"\x93", b"x", MACHINE_CLOCK.now_ms() + MINUTE_MS)
     before = await names_of(redis_client, ProjectSlot(project.id).prefix + "*")
@@ -141,9 +141,9 @@ async def test_each_kind_of_record_is_refused_at_the_quota_of_the_project(redis_
         lambda: store.devices.create(project.id, "lamp", home.id),
         lambda: store.devices.create(project.id, "lamp"),
         lambda: store.groups.create(project.id, "group"),
-        lambda: store.groups.grant(project.id, group.id, right),
+        lambda: store.groups.grant(project.id, group.id, permission),
         lambda: store.groups.enter(project.id, group.id, user.id),
-        lambda: store.permissions.grant(project.id, user.id, right),
+        lambda: store.permissions.grant(project.id, user.id, permission),
         lambda: store.entities.create(Entity("e", project.id, home.id, "room"), 10),
         lambda: store.key_values.put(value, "key", b"1", ROOMY),
         lambda: store.project_keys.create(project.id, "key", {KeyScope.READ}),

@@ -1,4 +1,4 @@
-"""Rights in the store: what they count by, against a simple model, and what is announced of them."""
+"""Permissions in the store: their sources against a simple model, and their control records."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Place:
     entity: str = 'Küche "1"/\u0001'
 
     @property
-    def rights(self) -> list[Permission]:
+    def permissions(self) -> list[Permission]:
         """One of each kind."""
         subjects = {"home": str(self.home), "device": str(self.device), "entity": self.entity}
         return [Permission(kind, subjects[kind.noun]) for kind in PermissionKind]
@@ -54,7 +54,7 @@ class Place:
         return (await self.store.users.create(self.project, "user")).id
 
     async def held(self, user: int) -> set[str]:
-        return await self.store.permissions.held(self.project, user, list(map(str, self.rights)))
+        return await self.store.permissions.held(self.project, user, list(map(str, self.permissions)))
 
 
 @pytest_asyncio.fixture
@@ -70,20 +70,20 @@ async def place(store: Store, redis_client: Redis) -> AsyncIterator[Place]:
 
 async def test_permission_lasts_until_its_last_source_ends(place: Place) -> None:
     user, store, project = await place.user(), place.store, place.project
-    right = place.rights[0]
+    permission = place.permissions[0]
     group = await store.groups.create(project, "night watch")
-    await store.permissions.grant(project, user, right)
-    await store.permissions.grant(project, user, right)
+    await store.permissions.grant(project, user, permission)
+    await store.permissions.grant(project, user, permission)
     await store.groups.enter(project, group.id, user)
-    await store.groups.grant(project, group.id, right)
-    assert await place.held(user) == {str(right)}
-    assert await announced_by(place.redis, project, store.permissions.revoke(project, user, right)) == []
-    assert await place.held(user) == {str(right)}
+    await store.groups.grant(project, group.id, permission)
+    assert await place.held(user) == {str(permission)}
+    assert await announced_by(place.redis, project, store.permissions.revoke(project, user, permission)) == []
+    assert await place.held(user) == {str(permission)}
     [(name, _, shards)] = await announced_by(place.redis, project, store.groups.quit(project, group.id, user))
     assert (name, shards) == ("PERMISSION_ENDED", shards_of(place.home, user))
     assert await place.held(user) == set()
     with pytest.raises(UnknownRecord, match="permission"):
-        await store.permissions.revoke(project, user, right)
+        await store.permissions.revoke(project, user, permission)
 
 
 async def test_record_of_ended_permission_names_permission_and_user(place: Place) -> None:
@@ -94,20 +94,22 @@ async def test_record_of_ended_permission_names_permission_and_user(place: Place
     for user in (*users, spared):
         await store.groups.enter(project, group, user)
     where = {"home": (place.home, 0), "device": (place.home, place.device), "entity": (place.home, 0)}
-    for right in place.rights:
-        await store.groups.grant(project, group, right)
-        await store.permissions.grant(project, spared, right)
+    for permission in place.permissions:
+        await store.groups.grant(project, group, permission)
+        await store.permissions.grant(project, spared, permission)
         known = {copy.outbox for copy in await copies(place.redis, project)}
-        await store.groups.revoke(project, group, right)
+        await store.groups.revoke(project, group, permission)
         told = [copy for copy in await copies(place.redis, project) if copy.outbox not in known]
-        reading = right.kind.startswith("read:")
-        home, device = where[right.kind.noun] if reading else (0, 0)
+        reading = permission.kind.startswith("read:")
+        home, device = where[permission.kind.noun] if reading else (0, 0)
         assert {(copy.type, copy.home, copy.device) for copy in told} == {
             (RecordType.PERMISSION_ENDED, home, device)
         }
         bodies = [msgspec.json.decode(copy.body, type=EndedPermission) for copy in told]
         assert {tuple(sorted(body.users)) for body in bodies} == {tuple(users)}
-        assert {body.entity for body in bodies} == {place.entity if right.kind.noun == "entity" else None}
+        assert {body.entity for body in bodies} == {
+            place.entity if permission.kind.noun == "entity" else None
+        }
         assert {copy.shard for copy in told} == shards_of(*users, *([home] if home else []))
 
 
@@ -115,8 +117,8 @@ async def test_deleted_user_loses_groups_and_permissions(place: Place) -> None:
     store, project, user = place.store, place.project, await place.user()
     group = (await store.groups.create(project, "all")).id
     await store.groups.enter(project, group, user)
-    await store.groups.grant(project, group, place.rights[0])
-    await store.permissions.grant(project, user, place.rights[1])
+    await store.groups.grant(project, group, place.permissions[0])
+    await store.permissions.grant(project, user, place.permissions[1])
     await store.users.delete(project, user)
     assert await store.groups.members(project, group) == ([], 0)
     left = [name async for name in place.redis.scan_iter(ProjectSlot(project).user(user) + ":*")]
@@ -124,19 +126,19 @@ async def test_deleted_user_loses_groups_and_permissions(place: Place) -> None:
     with pytest.raises(UnknownRecord, match="user"):
         await store.groups.enter(project, group, user)
     with pytest.raises(UnknownRecord, match="user"):
-        await store.permissions.grant(project, user, place.rights[1])
+        await store.permissions.grant(project, user, place.permissions[1])
 
 
 async def test_deletion_that_a_crash_interrupted_is_finished_by_housekeeping(place: Place) -> None:
     store, project, slot, user = place.store, place.project, ProjectSlot(place.project), await place.user()
     group = (await store.groups.create(project, "all")).id
     await store.groups.enter(project, group, user)
-    await store.groups.grant(project, group, place.rights[0])
+    await store.groups.grant(project, group, place.permissions[0])
     # As its first step leaves it.
     await place.redis.unlink(slot.group(group))
     await place.redis.zrem(slot.groups, str(group))
     await place.redis.zadd(slot.deleted_groups, {str(group): group})
-    assert await place.held(user) == {str(place.rights[0])}
+    assert await place.held(user) == {str(place.permissions[0])}
     await store.groups.sweep(project)
     assert await place.held(user) == set()
     assert await place.redis.exists(
@@ -160,14 +162,14 @@ class RandomChanges:
         """One change; what is not there to be changed is no matter."""
         place, random = self.place, self.random
         project, user, group = place.project, random.choice(self.users), random.choice(self.groups)
-        right, store = random.choice(place.rights), place.store
+        permission, store = random.choice(place.permissions), place.store
         changes: list[Callable[[], Awaitable[None]]] = [
-            lambda: store.permissions.grant(project, user, right),
-            lambda: store.permissions.revoke(project, user, right),
+            lambda: store.permissions.grant(project, user, permission),
+            lambda: store.permissions.revoke(project, user, permission),
             lambda: store.groups.enter(project, group, user),
             lambda: store.groups.quit(project, group, user),
-            lambda: store.groups.grant(project, group, right),
-            lambda: store.groups.revoke(project, group, right),
+            lambda: store.groups.grant(project, group, permission),
+            lambda: store.groups.revoke(project, group, permission),
             lambda: store.groups.delete(project, group),
             lambda: store.users.delete(project, user),
         ]
@@ -180,7 +182,7 @@ class RandomChanges:
             return
 
     async def counted(self) -> dict[int, Counter[bytes]]:
-        """From which sources each user has each right, found out the slow way."""
+        """From which sources each user has each permission, found out the slow way."""
         redis: Any = self.place.redis
         slot, counted = ProjectSlot(self.place.project), dict[int, Counter[bytes]]()
         for user in self.users:
@@ -192,7 +194,7 @@ class RandomChanges:
         return counted
 
     async def told(self) -> set[tuple[tuple[int, int], int, bytes]]:
-        """Who lost what, by the records: their places, user ids and rights to read."""
+        """Who lost what, by the records: their places, user ids and permissions to read."""
         place, found = self.place, set()
         for copy in await copies(place.redis, place.project):
             if copy.type != RecordType.PERMISSION_ENDED:
@@ -229,10 +231,10 @@ async def test_permissions_agree_with_sources_after_concurrent_changes(place: Pl
         told |= news
         for user, sources in held.items():
             stored = await redis.hgetall(slot.user_permissions(user))
-            assert {right: int(count) for right, count in stored.items()} == dict(sources), number
+            assert {permission: int(count) for permission, count in stored.items()} == dict(sources), number
             # Of who is deleted another record tells.
             if await redis.exists(slot.user(user)):
-                lost = {right for right in before.get(user, {}) if right not in sources}
-                assert {right for right in lost if right.startswith(b"read:")} <= {
-                    right for _, whose, right in news if whose == user
+                lost = {permission for permission in before.get(user, {}) if permission not in sources}
+                assert {permission for permission in lost if permission.startswith(b"read:")} <= {
+                    permission for _, whose, permission in news if whose == user
                 }, number

@@ -1,4 +1,4 @@
-"""The groups and rights of a project to be changed with dying processes, and a picture of them."""
+"""The groups and permissions of a project to be changed with dying processes, and a picture of them."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ async def new_group(store: Store, project: int, *users: int) -> int:
 
 
 async def picture(store: Store, redis: Redis, project: int, users: Mapping[int, Any]) -> list[Any]:
-    """The groups, with members and rights, and the rights of each user; both sides must agree."""
+    """The groups, with members and permissions, and the permissions of each user; both sides must agree."""
     client: Any = redis
     slot, found = ProjectSlot(project), list[Any]()
     groups, _ = await store.groups.list(project)
     for group in groups:
         members, _ = await store.groups.members(project, group.id)
-        rights = await store.groups.permissions(project, group.id)
-        found.append((group.name, sorted(str(users.get(each)) for each in members), list(map(str, rights))))
+        permissions = await store.groups.permissions(project, group.id)
+        found.append(
+            (group.name, sorted(str(users.get(each)) for each in members), list(map(str, permissions)))
+        )
         for member in members:
             # Who is deleted leaves when the rest of them is swept.
             assert member not in users or await client.zscore(slot.user_groups(member), group.id) is not None
@@ -42,6 +44,6 @@ async def picture(store: Store, redis: Redis, project: int, users: Mapping[int, 
         held = await store.permissions.of_user(project, user_id)
         counted = Counter({str(each.permission): each.direct + len(each.group_ids) for each in held})
         stored = await client.hgetall(slot.user_permissions(user_id))
-        assert {right.decode(): int(count) for right, count in stored.items()} == counted
+        assert {permission.decode(): int(count) for permission, count in stored.items()} == counted
         found.append((str(user), sorted(counted.items())))
     return sorted(found)

@@ -171,7 +171,7 @@ class Pictures:
         )
         return {
             "users": sorted(users.values()),
-            "rights": await mortal_groups.picture(self._store, self._redis, made.project, users),
+            "permissions": await mortal_groups.picture(self._store, self._redis, made.project, users),
             "homes": sorted(homes.values()),
             "devices": devices,
             "entities": entities,

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from homewire.devices.models import DeviceLocation
+from homewire.entities.store import Entity
 from homewire.errors import Conflict, InvalidInput, NotConfirmed, UnknownRecord
 from homewire.homes.models import Role
 from homewire.projects.models import AccessControl, AccountSystem, KeyScope, Project
@@ -366,3 +367,16 @@ async def test_part_of_a_long_list(store: Store, redis_client: Redis) -> None:
     for skip, limit in ((2_500, 1_000), (2_501, None), (3_499, 5), (3_500, None), (10**15, 10**15)):
         end = None if limit is None else skip + limit
         assert await store.homes.slice(project, skip, limit) == (ids[skip:end], len(ids))
+
+
+async def test_entity_of_deleted_home_is_gone_before_the_sweep(store: Store, redis_client: Redis) -> None:
+    """The tombstone alone stands, as after a crash."""
+    project = (await store.projects.create("entities", AccountSystem.EMAIL)).id
+    user = await store.users.create(project, "Ada", email="ada@example.com")
+    home = (await store.homes.create(project, "home", user.id)).id
+    await store.entities.create(Entity("e", project, home, "room"), 10)
+    assert await store.entities.bindings(project, ["e", "unbound"]) == {"e": home}
+    await redis_client.zadd(ProjectSlot(project).deleted_homes, {str(home): home})
+    assert await store.entities.bindings(project, ["e"]) == {}
+    assert await store.entities.get(project, "e") is None
+    assert await store.entities.find(project) == ([], 0)

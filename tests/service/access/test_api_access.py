@@ -9,13 +9,12 @@ from __future__ import annotations
 import aiohttp
 import pytest
 
-from homewire.operations import ENDPOINTS
-from homewire.projects.models import AccessControl, AccountSystem
-from homewire.rest.operation import Endpoint
 from kit.access_project import CALLERS, AccessProject, world_of
 from kit.access_reached import ELSEWHERE, ERROR, IMPOSSIBLE
 from kit.access_rows import ENDPOINT, ROWS, Row
 from kit.node import NodeProcess
+from kit.openapi import ENDPOINTS, Endpoint
+from kit.tenant import ACCESS_CONTROLS, ACCOUNT_SYSTEMS
 
 
 def test_every_operation_has_a_row() -> None:
@@ -36,10 +35,10 @@ def test_every_status_of_every_operation_is_reached() -> None:
 
 # Two thousand requests, some of which hash a password: 15 s, and a minute on a machine that is loaded.
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("access_control", AccessControl)
-@pytest.mark.parametrize("accounts", AccountSystem)
+@pytest.mark.parametrize("access_control", ACCESS_CONTROLS)
+@pytest.mark.parametrize("accounts", ACCOUNT_SYSTEMS)
 async def test_each_caller_gets_status_of_access_table(
-    node: NodeProcess, accounts: AccountSystem, access_control: AccessControl
+    node: NodeProcess, accounts: str, access_control: str
 ) -> None:
     async with world_of(node, accounts, access_control) as subject:
         wrong = [

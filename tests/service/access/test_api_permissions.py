@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest_asyncio
 
-from homewire.groups import store as bounds
-from homewire.permissions.models import Permission, PermissionKind
-from homewire.projects.models import AccessControl, KeyScope
-from homewire.store.keys import ProjectSlot
 from kit.node import NodeProcess, eventually
 from kit.tenant import Account, Reply, Tenant, tenant_of
 
 COMMAND = {"action": "open"}
 VALUE = {"value": 1}
+
+MAX_GROUP_MEMBERS, MAX_GROUP_PERMISSIONS, MAX_USER_GROUPS = 300, 180, 20
 
 
 @dataclass
@@ -45,19 +43,19 @@ class Office:
 
 @pytest_asyncio.fixture
 async def office(node: NodeProcess) -> AsyncIterator[Office]:
-    async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
-        _, admin = await tenant.store.project_keys.create(tenant.project, "admin", {KeyScope.ADMIN})
+    async with tenant_of(node, access_control="permission") as tenant:
+        admin = await tenant.project_key("admin")
         member, guest = await tenant.user(), await tenant.user()
         home = await tenant.home(member)
         yield Office(tenant, admin, member, guest, home, await tenant.device(home))
 
 
 async def test_granted_permission_is_listed_until_revoked(office: Office) -> None:
-    user, right = office.guest.id, f"read:home-events:{office.home}"
-    assert (await office.grant(right, userId=user)).status == 204
-    assert (await office.grant(right, userId=user)).status == 204
-    assert await office.of(f"userId={user}") == [{"permission": right, "granted": True}]
-    gone = f"/permissions?userId={user}&permission={right}"
+    user, permission = office.guest.id, f"read:home-events:{office.home}"
+    assert (await office.grant(permission, userId=user)).status == 204
+    assert (await office.grant(permission, userId=user)).status == 204
+    assert await office.of(f"userId={user}") == [{"permission": permission, "granted": True}]
+    gone = f"/permissions?userId={user}&permission={permission}"
     assert (await office.ask("DELETE", gone)).status == 204
     assert await office.of(f"userId={user}") == []
     assert (await office.ask("DELETE", gone)).status == 404
@@ -69,17 +67,19 @@ async def test_group_has_a_name_members_and_permissions(office: Office) -> None:
         201, "night watch", office.tenant.project,
     )  # fmt: skip
     group, user = made.body["id"], office.guest.id
-    right = f"read:device:{office.device.id}"
+    permission = f"read:device:{office.device.id}"
     assert (await office.ask("PUT", f"/groups/{group}/members/{user}")).status == 204
-    assert (await office.grant(right, groupId=group)).status == 204
-    assert (await office.grant(right, userId=user)).status == 204
+    assert (await office.grant(permission, groupId=group)).status == 204
+    assert (await office.grant(permission, userId=user)).status == 204
     assert (await office.ask("GET", f"/groups/{group}")).body == made.body
     members = await office.ask("GET", f"/groups/{group}/members")
     assert (members.body, members.range) == ([{"userId": user}], "0-0/1")
-    assert await office.of(f"groupId={group}") == [{"permission": right}]
-    assert await office.of(f"userId={user}") == [{"permission": right, "granted": True, "groupIds": [group]}]
+    assert await office.of(f"groupId={group}") == [{"permission": permission}]
+    assert await office.of(f"userId={user}") == [
+        {"permission": permission, "granted": True, "groupIds": [group]}
+    ]
     assert (await office.ask("DELETE", f"/groups/{group}")).status == 204
-    assert await office.of(f"userId={user}") == [{"permission": right, "granted": True}]
+    assert await office.of(f"userId={user}") == [{"permission": permission, "granted": True}]
     assert (await office.ask("GET", "/groups")).body == []
     for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/members"), ("PUT", f"/members/{user}")):
         assert (await office.ask(method, f"/groups/{group}{path}")).status == 404
@@ -89,13 +89,13 @@ UNKNOWN = 999_999_999
 
 
 async def test_invalid_grant_is_refused_by_field(office: Office) -> None:
-    user, right = office.guest.id, f"read:home-events:{office.home}"
+    user, permission = office.guest.id, f"read:home-events:{office.home}"
     elsewhere = f"read:home-events:{UNKNOWN}"
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"userId": UNKNOWN, "permission": right}, "userId"),
-        ({"groupId": UNKNOWN, "permission": right}, "groupId"),
-        ({"permission": right}, "userId"),
-        ({"userId": user, "groupId": 1, "permission": right}, "groupId"),
+        ({"userId": UNKNOWN, "permission": permission}, "userId"),
+        ({"groupId": UNKNOWN, "permission": permission}, "groupId"),
+        ({"permission": permission}, "userId"),
+        ({"userId": user, "groupId": 1, "permission": permission}, "groupId"),
         ({"userId": user}, "permission"),
         ({"userId": user, "permission": elsewhere}, "permission"),
         ({"userId": user, "permission": f"write:device:{UNKNOWN}"}, "permission"),
@@ -133,20 +133,20 @@ async def test_nothing_crosses_projects(office: Office, tenant: Tenant) -> None:
 
 
 async def test_there_are_bounds(office: Office) -> None:
-    groups, permissions = office.tenant.store.groups, office.tenant.store.permissions
+    groups = office.tenant.store.groups
     project, user = office.tenant.project, office.guest.id
     group = (await groups.create(project, "group")).id
     await groups.enter(project, group, user)
-    for number in range(bounds.MAX_GROUP_PERMISSIONS):
-        await groups.grant(project, group, Permission(PermissionKind.READ_ENTITY_EVENTS, f"entity {number}"))
+    for number in range(MAX_GROUP_PERMISSIONS):
+        await office.tenant.grant_group(group, f"read:entity-events:entity {number}")
     reply = await office.grant("read:entity-events:one more", groupId=group)
     assert (reply.status, reply.reason) == (403, "TOO_MANY_PERMISSIONS")
     for number in range(400):
-        await permissions.grant(project, user, Permission(PermissionKind.READ_ENTITY_EVENTS, f"own {number}"))
+        await office.tenant.grant(user, f"read:entity-events:own {number}")
     reply = await office.grant("read:entity-events:one more", userId=user)
     assert (reply.status, reply.reason) == (403, "TOO_MANY_PERMISSIONS")
-    assert len(await office.of(f"userId={user}")) == 400 + bounds.MAX_GROUP_PERMISSIONS
-    for _ in range(bounds.MAX_USER_GROUPS - 1):
+    assert len(await office.of(f"userId={user}")) == 400 + MAX_GROUP_PERMISSIONS
+    for _ in range(MAX_USER_GROUPS - 1):
         await groups.enter(project, (await groups.create(project, "group")).id, user)
     last = (await groups.create(project, "group")).id
     reply = await office.ask("PUT", f"/groups/{last}/members/{user}")
@@ -158,17 +158,20 @@ async def test_there_are_bounds(office: Office) -> None:
 
 async def test_full_group_refuses_members_and_changes_permissions_of_all(office: Office) -> None:
     tenant, project = office.tenant, office.tenant.project
-    slot, group = ProjectSlot(project), (await tenant.store.groups.create(project, "group")).id
+    slot, group = tenant.slot, (await tenant.store.groups.create(project, "group")).id
     # Nobody is behind these ids: making so many users takes long.
-    many = range(UNKNOWN, UNKNOWN + bounds.MAX_GROUP_MEMBERS)
+    many = range(UNKNOWN, UNKNOWN + MAX_GROUP_MEMBERS)
     await tenant.redis.zadd(slot.group_members(group), {str(each): each for each in many})
     reply = await office.ask("PUT", f"/groups/{group}/members/{office.guest.id}")
     assert (reply.status, reply.reason) == (403, "TOO_MANY_MEMBERS")
-    right = f"read:home-events:{office.home}"
-    assert (await office.grant(right, groupId=group)).status == 204
+    permission = f"read:home-events:{office.home}"
+    assert (await office.grant(permission, groupId=group)).status == 204
     held = tenant.store.permissions.held
-    assert [await held(project, each, [right]) for each in (many[0], many[-1])] == [{right}, {right}]
-    assert (await office.ask("DELETE", f"/permissions?groupId={group}&permission={right}")).status == 204
+    assert [await held(project, each, [permission]) for each in (many[0], many[-1])] == [
+        {permission},
+        {permission},
+    ]
+    assert (await office.ask("DELETE", f"/permissions?groupId={group}&permission={permission}")).status == 204
     assert await tenant.redis.exists(*(slot.user_permissions(each) for each in many)) == 0
     assert (await office.ask("DELETE", f"/groups/{group}")).status == 204
     assert await tenant.redis.exists(slot.group_members(group), slot.deleted_groups) == 0
@@ -189,21 +192,21 @@ async def test_write_permission_of_device_is_for_commands_and_values(office: Off
         """The node has read of it."""
         return await tried(office.guest) == [404, 404, 404]
 
-    right = f"write:device:{device}"
+    permission = f"write:device:{device}"
     await office.grant(f"read:device:{device}", userId=office.guest.id)
     await office.grant(f"write:home:{office.home}", userId=office.guest.id)
     assert await tried(office.guest) == [404, 404, 404]
     assert await tried(office.member) == [403, 403, 403]
     reply = await tenant.ask("PUT", f"/devices/{device}/command", office.member.key, COMMAND)
-    assert right in reply.body["data"]["needs"]
-    await office.grant(right, userId=office.guest.id)
+    assert permission in reply.body["data"]["needs"]
+    await office.grant(permission, userId=office.guest.id)
     assert await tried(office.guest) == [204, 204, 204]
     # What else there is of a device is for members.
     assert (await tenant.ask("GET", f"/devices/{device}", office.guest.key)).status == 404
     assert (await tenant.ask("GET", f"/devices/{device}", office.member.key)).status == 200
-    await office.ask("DELETE", f"/permissions?userId={office.guest.id}&permission={right}")
+    await office.ask("DELETE", f"/permissions?userId={office.guest.id}&permission={permission}")
     await eventually(is_over)
-    await office.grant(right, userId=office.guest.id)
+    await office.grant(permission, userId=office.guest.id)
     await tenant.store.devices.move(tenant.project, device, None)
     await eventually(is_over)
 

@@ -17,7 +17,6 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from homewire.sessions.models import ClientInfo, Lifetime
 from kit.client import PING, PONG, TEXT, Frame, Refused, Socket, listen, listen_if_allowed, refusal
 from kit.clock import a_later_moment, suspended
 from kit.node import NodeProcess, eventually, private_node
@@ -269,10 +268,8 @@ async def test_expired_key_is_refused_despite_recent_use(node: NodeProcess) -> N
     """No record announces it, and the node remembers the key for longer."""
     async with tenant_of(node) as tenant:
         user = await tenant.user()
-        store = tenant.store.sessions
         # An end that does not slide: a use that comes late enough in a short life would move the other one.
-        lifetime = Lifetime(absolute_ms=5_000)
-        session, key = await store.open(tenant.project, user.id, "app", ClientInfo(), lifetime=lifetime)
+        session, key = await tenant.session(user.id, lifetime_s=(3_600, 5))
         async with await listen(node.url, EVENTS, key) as socket:
             assert await socket.is_alive()
 

@@ -7,20 +7,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.access_changes.relay import Relay
-from homewire.clock import MACHINE_CLOCK
-from homewire.errors import Conflict
-from homewire.homes.members import Invitee
-from homewire.homes.models import Role
-from homewire.homes.store import LEFT_MS
-from homewire.projects.models import AccountSystem, Invitations
-from homewire.repositories import Store
-from homewire.sessions.models import ClientInfo
 from kit.client import listen
 from kit.homes import HomeWithMembers, home_with_members
-from kit.manual_clock import ManualClock
 from kit.node import NodeProcess
-from kit.tenant import Account, Tenant, tenant_of
+from kit.tenant import Account, Conflict, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 DAY_MS = 86_400_000
@@ -158,7 +148,7 @@ async def test_adding_stranger_twice_accepts_nothing(at_home: HomeWithMembers) -
 
 async def test_project_may_have_it_as_it_was(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
-    await tenant.store.projects.configure(tenant.project, invitations=Invitations.IMMEDIATE)
+    await tenant.add_members_at_once()
     async with await listen(tenant.url, EVENTS, at_home.stranger.key) as socket:
         added = await at_home.add(at_home.owner.key, email="2@example.com")
         assert (added.body["name"], "accepted" in added.body) == ("user 2", False)
@@ -179,14 +169,8 @@ async def test_user_that_left_is_not_added_again_by_members(at_home: HomeWithMem
     for key in (at_home.owner.key, at_home.member.key):
         refused = await at_home.add(key, email="2@example.com")
         assert (refused.status, refused.reason) == (403, "MEMBER_LEFT")
-    later = Store(
-        tenant.redis, Relay(tenant.redis, 64), clock=ManualClock(MACHINE_CLOCK.now_ms() + LEFT_MS + DAY_MS)
-    )
-    project = await later.projects.get(tenant.project)
-    assert project is not None
-    await later.members.invite(
-        project, at_home.home, Invitee(email="2@example.com"), caller_id=at_home.owner.id
-    )
+    later = tenant.store_at(31 * DAY_MS)
+    await tenant.invite(at_home.home, "2@example.com", at_home.owner, later)
     assert (await at_home.ask("DELETE", me, at_home.owner.key)).status == 204
     # Who was removed by an owner has not left; but did before.
     assert (await at_home.add(at_home.owner.key, email="2@example.com")).reason == "MEMBER_LEFT"
@@ -215,12 +199,10 @@ async def test_invitations_of_strangers_are_limited_per_user(
     """The answer is the same for those who are registered and those who are not."""
     monkeypatch.setattr("homewire.homes.store.MAX_INVITATIONS", 2)
     tenant, (user, address) = at_home.tenant, await known(at_home)
-    project = await tenant.store.projects.get(tenant.project)
-    assert project is not None
     homes = [await tenant.home(at_home.owner) for _ in range(3)]
 
     async def invite(home: int, email: str) -> None:
-        await tenant.store.members.invite(project, home, Invitee(email=email), caller_id=at_home.owner.id)
+        await tenant.invite(home, email, at_home.owner)
 
     for email in (address, "nobody@example.com"):
         await invite(homes[0], email)
@@ -238,11 +220,9 @@ async def test_invitations_of_strangers_do_not_count_as_own_homes(
     at_home: HomeWithMembers,
 ) -> None:
     tenant = at_home.tenant
-    strict = Store(tenant.redis, Relay(tenant.redis, 64), homes_per_user=2)
-    project = await strict.projects.get(tenant.project)
-    assert project is not None
+    strict = tenant.store_at(0, homes_per_user=2)
     for home in (at_home.home, await tenant.home(at_home.owner)):
-        await strict.members.invite(project, home, Invitee(email="2@example.com"), caller_id=at_home.owner.id)
+        await tenant.invite(home, "2@example.com", at_home.owner, strict)
     await strict.homes.create(tenant.project, "mine", at_home.stranger.id)
     with pytest.raises(Conflict) as refused:
         await strict.homes.accept(tenant.project, at_home.home, at_home.stranger.id)
@@ -254,14 +234,12 @@ async def test_invitations_of_strangers_do_not_count_as_own_homes(
 async def test_home_passes_to_member_that_accepted(at_home: HomeWithMembers) -> None:
     tenant, store = at_home.tenant, at_home.tenant.store
     home = await tenant.home(at_home.owner)
-    project = await store.projects.get(tenant.project)
-    assert project is not None
-    await store.members.invite(project, home, Invitee(email="2@example.com"), caller_id=at_home.owner.id)
-    later = Store(tenant.redis, Relay(tenant.redis, 64), clock=ManualClock(MACHINE_CLOCK.now_ms() + DAY_MS))
+    await tenant.invite(home, "2@example.com", at_home.owner)
+    later = tenant.store_at(DAY_MS)
     await later.homes.add_member(tenant.project, home, at_home.member.id)
     await store.users.delete(tenant.project, at_home.owner.id)
     roles = {each.user_id: each.role for each in await store.homes.members(tenant.project, home)}
-    assert roles == {at_home.member.id: Role.OWNER, at_home.stranger.id: Role.MEMBER}
+    assert roles == {at_home.member.id: "owner", at_home.stranger.id: "member"}
 
 
 async def test_unregistered_invitee_leaves_nothing_behind(at_home: HomeWithMembers) -> None:
@@ -274,7 +252,7 @@ async def test_unregistered_invitee_leaves_nothing_behind(at_home: HomeWithMembe
 
 
 async def test_by_numbers_and_ids(node: NodeProcess) -> None:
-    async with tenant_of(node, AccountSystem.PHONE) as tenant:
+    async with tenant_of(node, "phone") as tenant:
         owner = await tenant.store.users.create(tenant.project, "Owner", phone="+14155550100")
         await tenant.store.users.create(tenant.project, "Bo", phone="+14155550101", verified=True)
         account = Account(owner.id, (await _key(tenant, owner.id)))
@@ -287,7 +265,7 @@ async def test_by_numbers_and_ids(node: NodeProcess) -> None:
         assert [told(each) for each in answers] == [
             {"verified": False, "role": "member", "accepted": False}
         ] * 2
-    async with tenant_of(node, AccountSystem.BYOU) as tenant:
+    async with tenant_of(node, "byou") as tenant:
         users = [await tenant.store.users.create(tenant.project, name) for name in ("Owner", "Bo")]
         account = Account(users[0].id, (await _key(tenant, users[0].id)))
         path = f"/homes/{await tenant.home(account)}/members"
@@ -296,4 +274,4 @@ async def test_by_numbers_and_ids(node: NodeProcess) -> None:
 
 
 async def _key(tenant: Tenant, user: int) -> str:
-    return (await tenant.store.sessions.open(tenant.project, user, "app", ClientInfo(user_agent="test")))[1]
+    return (await tenant.session(user, "app"))[1]

@@ -16,7 +16,6 @@ import pytest
 
 from homewire.client import Client, Filter, Lost, Restored
 from homewire.errors import ClientError
-from homewire.node_address import NOTE
 from kit.client import listen
 from kit.node import private_node, reserved_port, running_node
 from kit.tenant import Tenant, tenant_of
@@ -300,6 +299,6 @@ async def test_send_without_url_finds_the_node_of_the_data_directory() -> None:
                 words = ("--home", home, "--type", "found", "--key", made.key, "--data-dir", node.data_dir)
                 assert await run_homewire("send", *words) == "sent\n"
                 assert await socket.receive_type() == "found"
-        assert (node.data_dir / NOTE).exists()
+        assert (node.data_dir / "node.json").exists()
         assert await node.stop() == 0
-        assert not (node.data_dir / NOTE).exists()
+        assert not (node.data_dir / "node.json").exists()

@@ -6,21 +6,19 @@ from typing import Any
 
 import pytest
 
-from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import ClientInfo, Session
-from homewire.timestamps import timestamp
-from kit.accounts import Accounts
+from kit.accounts import TenantWithApp
+from kit.clock import timestamp
 from kit.node import NodeProcess
-from kit.tenant import Account, Reply, Tenant, tenant_of
+from kit.tenant import ACCOUNT_SYSTEMS, Account, Reply, Session, Tenant, tenant_of
 
-CURL = ClientInfo(user_agent="curl/8.5.0")
+CURL = "curl/8.5.0"
 NOBODY = "0123456789abcdef01234567"
 
 
 async def opened(
-    tenant: Tenant, user: Account, app: str = "controller_app", login: ClientInfo = CURL
+    tenant: Tenant, user: Account, app: str = "controller_app", user_agent: str = CURL
 ) -> Session:
-    return (await tenant.store.sessions.open(tenant.project, user.id, app, login))[0]
+    return (await tenant.session(user.id, app, user_agent=user_agent))[0]
 
 
 async def asked(tenant: Tenant, key: str, query: str = "", status: int = 200) -> Any:
@@ -34,8 +32,8 @@ async def ids(tenant: Tenant, key: str, query: str = "") -> list[str]:
     return [item["sessionId"] for item in (await asked(tenant, key, query))["items"]]
 
 
-async def admin(tenant: Tenant, permission: KeyScope = KeyScope.ADMIN) -> str:
-    return (await tenant.store.project_keys.create(tenant.project, "key", {permission}))[1]
+async def admin(tenant: Tenant, permission: str = "admin") -> str:
+    return await tenant.project_key(permission)
 
 
 async def test_session_has_the_members_of_the_document(tenant: Tenant) -> None:
@@ -62,7 +60,7 @@ async def test_session_has_the_members_of_the_document(tenant: Tenant) -> None:
 
 async def test_ended_session_is_returned_and_its_key_refused(tenant: Tenant) -> None:
     user = await tenant.user()
-    session, key = await tenant.store.sessions.open(tenant.project, user.id, "app", CURL)
+    session, key = await tenant.session(user.id, "app", user_agent=CURL)
     shown = (await tenant.ask("GET", f"/sessions/{session.id}", user.key)).body
     ended = await tenant.ask("DELETE", f"/sessions/{session.id}", user.key)
     assert (ended.status, ended.body) == (200, {**shown, "_v": shown["_v"] + 1})
@@ -108,7 +106,7 @@ async def test_user_sees_own_sessions_only(tenant: Tenant) -> None:
 
 async def test_project_key_sees_those_of_the_project(node: NodeProcess, tenant: Tenant) -> None:
     ada, bob = await tenant.user(), await tenant.user()
-    reading, deciding = await admin(tenant, KeyScope.READ), await admin(tenant)
+    reading, deciding = await admin(tenant, "read"), await admin(tenant)
     hers, his = await opened(tenant, ada), await opened(tenant, bob)
     for key in (reading, deciding):
         found = await ids(tenant, key)
@@ -129,8 +127,8 @@ async def test_device_that_logged_in_sees_its_own(tenant: Tenant) -> None:
     home = await tenant.home(owner)
     device, other = await tenant.device(home), await tenant.device(home)
     await tenant.store.devices.update(await stored(tenant, device.id), name="Lamp")
-    session, key = await tenant.store.sessions.open_node(tenant.project, device.id, CURL)
-    await tenant.store.sessions.open_node(tenant.project, other.id, CURL)
+    session, key = await tenant.node_session(device.id, user_agent=CURL)
+    await tenant.node_session(other.id, user_agent=CURL)
     (shown,) = (await asked(tenant, key))["items"]
     assert shown["sessionId"] == session.id
     assert shown["identity"] == {
@@ -152,18 +150,16 @@ async def stored(tenant: Tenant, device_id: int) -> Any:
     return await tenant.store.devices.get(tenant.project, device_id)
 
 
-@pytest.mark.parametrize("accounts", AccountSystem)
-async def test_user_is_named_as_the_account_system_names_them(
-    node: NodeProcess, accounts: AccountSystem
-) -> None:
+@pytest.mark.parametrize("accounts", ACCOUNT_SYSTEMS)
+async def test_user_is_named_as_the_account_system_names_them(node: NodeProcess, accounts: str) -> None:
     async with tenant_of(node, accounts) as tenant:
-        known: dict[AccountSystem, dict[str, str]] = {
-            AccountSystem.EMAIL: {"email": "Ada@example.com"},
-            AccountSystem.PHONE: {"phone": "+14155550123"},
-            AccountSystem.BYOU: {"external_key": "999"},
+        known: dict[str, dict[str, str]] = {
+            "email": {"email": "Ada@example.com"},
+            "phone": {"phone": "+14155550123"},
+            "byou": {"external_key": "999"},
         }
         user = await tenant.store.users.create(tenant.project, "Ada", **known[accounts])  # type: ignore[arg-type]
-        session, key = await tenant.store.sessions.open(tenant.project, user.id, "", CURL)
+        session, key = await tenant.session(user.id, "", user_agent=CURL)
         (name,) = known[accounts].values()
         (shown,) = (
             await asked(tenant, key, f"?identity.userName=startswith:{name[:2].replace('+', '%2B')}")
@@ -171,10 +167,10 @@ async def test_user_is_named_as_the_account_system_names_them(
         assert (shown["sessionId"], shown["identity"]["userName"]) == (session.id, name)
 
 
-async def test_user_without_name_is_named_by_id(by_key: Accounts) -> None:
-    tenant = by_key.tenant
+async def test_user_without_name_is_named_by_id(by_key: TenantWithApp) -> None:
+    tenant = by_key
     user = await tenant.store.users.create(tenant.project, "")
-    _, key = await tenant.store.sessions.open(tenant.project, user.id, "", CURL)
+    _, key = await tenant.session(user.id, "", user_agent=CURL)
     (shown,) = (await asked(tenant, key))["items"]
     assert shown["identity"]["userName"] == str(user.id)
 

@@ -12,8 +12,6 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import KeyScope
-from homewire.store.keys import ProjectSlot
 from kit.client import RawConnection
 from kit.many_sessions import ManySessions, many_sessions_of
 from kit.node import NodeProcess, eventually, private_node
@@ -36,7 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def many(node: NodeProcess) -> AsyncIterator[ManySessions]:
     async with tenant_of(node) as tenant:
-        _, key = await tenant.store.project_keys.create(tenant.project, "reader", {KeyScope.READ})
+        key = await tenant.project_key("read")
         yield await many_sessions_of(tenant, key, MANY, USERS, PADDING)
 
 
@@ -111,7 +109,7 @@ async def collect(many: ManySessions, path: str, chunks: list[bytes]) -> None:
 async def test_list_that_cannot_go_on_breaks_off(many: ManySessions) -> None:
     """The connection ends without the last chunk: no client takes it for the whole."""
     tenant = many.tenant
-    last = ProjectSlot(tenant.project).session(many.shown[-1]["sessionId"])
+    last = tenant.slot.session(many.shown[-1]["sessionId"])
     await tenant.redis.rename(last, last + ":away")
     await tenant.redis.set(last, "no session")
     chunks: list[bytes] = []
@@ -146,7 +144,7 @@ async def test_project_sorts_two_long_lists_at_once_and_others_go_on(
     """Their clients read no more than the beginning."""
     query = "?$sort=_v"
     async with tenant_of(node) as other:
-        _, key = await other.store.project_keys.create(other.project, "reader", {KeyScope.READ})
+        key = await other.project_key("read")
         async with await begun(node, many, query), await begun(node, many, query):
             assert (await node.metrics())["sorted_lists"] == 2
             refused = await many.tenant.ask("GET", f"/sessions{query}", many.key)
@@ -164,7 +162,7 @@ async def test_100_000_sessions_are_sorted_without_a_large_command_and_in_little
     count = 100_000
     with private_node() as node:
         async with tenant_of(node) as tenant:
-            _, key = await tenant.store.project_keys.create(tenant.project, "reader", {KeyScope.READ})
+            key = await tenant.project_key("read")
             many = await many_sessions_of(tenant, key, count, 1_000)
             assert (await listed(many, "?$take=1"))["totalCount"] == count
             await tenant.redis.config_set("slowlog-log-slower-than", SLOW_MICROSECONDS)

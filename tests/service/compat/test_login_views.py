@@ -13,8 +13,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import AccountSystem
-from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of
+from kit.accounts import APP, EMAIL, PASSWORD, PHONE, TenantWithApp, tenant_with_app
 from kit.browser import HOSTS, client_of, cookie_of
 from kit.node import NodeProcess, private_node
 from kit.tenant import Reply
@@ -35,7 +34,7 @@ def hosting() -> Iterator[NodeProcess]:
 class Views:
     """Where somebody may log in to a project."""
 
-    people: Accounts
+    people: TenantWithApp
     http: aiohttp.ClientSession
 
     async def post(self, path: str, body: dict[str, Any], **headers: str) -> Reply:
@@ -70,13 +69,13 @@ def key_of(reply: Reply) -> str:
 
 @pytest_asyncio.fixture
 async def views(hosting: NodeProcess) -> AsyncIterator[Views]:
-    async with accounts_of(hosting, AccountSystem.EMAIL) as people, client_of(hosting) as http:
+    async with tenant_with_app(hosting, "email") as people, client_of(hosting) as http:
         await people.member()
         yield Views(people, http)
 
 
 async def test_attempts_count_together_however_the_address_is_written(hosting: NodeProcess) -> None:
-    async with accounts_of(hosting, AccountSystem.EMAIL) as people, client_of(hosting) as http:
+    async with tenant_with_app(hosting, "email") as people, client_of(hosting) as http:
         views = Views(people, http)
         await people.member("ada@bücher.example")
         spelled = ("ada@bücher.example", "ADA@BÜCHER.example", "ada@xn--bcher-kva.example")
@@ -95,7 +94,7 @@ async def test_login_always_makes_a_new_key(views: Views, view: View) -> None:
     """Nobody gets in by having planted a key before (session fixation), nor is it made good by the login."""
     people = views.people
     mine, planted = key_of(await view(views, EMAIL)), f"v1.{people.project}." + "A" * 43
-    other = await people.key(await people.member("eve@example.com"))
+    other = await people.key_of(await people.member("eve@example.com"))
     for brought in (mine, planted, other):
         for headers in (
             {"Cookie": f"homewire_session={brought}"},
@@ -105,9 +104,9 @@ async def test_login_always_makes_a_new_key(views: Views, view: View) -> None:
             reply = await view(views, EMAIL, **headers)
             assert reply.status in (200, 201), reply
             assert key_of(reply) not in (mine, planted, other)
-    assert await people.tenant.store.principals.lookup(planted) is None
+    assert await people.store.principals.lookup(planted) is None
     # Who was logged in before still is: another browser's session is nobody else's business.
-    assert await people.tenant.store.principals.lookup(mine) is not None
+    assert await people.store.principals.lookup(mine) is not None
 
 
 @pytest.mark.parametrize("view", COMPAT_APIS)
@@ -136,7 +135,7 @@ async def test_refused_login_does_not_reveal_known_users(
 @pytest.mark.parametrize("view", COMPAT_APIS)
 async def test_nor_does_its_time(views: Views, view: View) -> None:
     """That of the processor: how long a request waits for one depends on everything else."""
-    await views.people.tenant.store.users.create(views.people.project, "none", email="without@example.com")
+    await views.people.store.users.create(views.people.project, "none", email="without@example.com")
     names = (EMAIL, UNKNOWN, "without@example.com")
     taken: dict[str, list[float]] = {name: [] for name in names}
     node = views.people.node
@@ -152,8 +151,8 @@ async def test_nor_does_its_time(views: Views, view: View) -> None:
 
 @pytest.mark.parametrize("view", COMPAT_APIS)
 async def test_passwords_are_for_projects_with_e_mail_accounts(hosting: NodeProcess, view: View) -> None:
-    for accounts in (AccountSystem.PHONE, AccountSystem.BYOU):
-        async with accounts_of(hosting, accounts) as people, client_of(hosting) as http:
+    for accounts in ("phone", "byou"):
+        async with tenant_with_app(hosting, accounts) as people, client_of(hosting) as http:
             assert (await view(Views(people, http), PHONE)).status == 401
 
 

@@ -11,12 +11,10 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 
-from homewire.auth.models import PrincipalKind
-from homewire.projects.models import AccountSystem
-from homewire.sessions.models import ClientInfo
-from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of
+from kit.accounts import EMAIL, PASSWORD, PHONE, TenantWithApp, tenant_with_app
 from kit.browser import HOSTS, Browser, browser_of, cookie_of, refused
 from kit.node import NodeProcess, eventually, private_node
+from kit.tenant import ACCOUNT_SYSTEMS
 
 INFO = {"lastSuccessfulLogin", "lastFailedLogin", "uiTimeZone"}
 LOGIN = {"login": EMAIL, "password": PASSWORD}
@@ -31,14 +29,14 @@ def hosting() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def people(hosting: NodeProcess) -> AsyncIterator[Accounts]:
+async def people(hosting: NodeProcess) -> AsyncIterator[TenantWithApp]:
     """An e-mail project of this test's own."""
-    async with accounts_of(hosting, AccountSystem.EMAIL) as made:
+    async with tenant_with_app(hosting, "email") as made:
         yield made
 
 
 @pytest_asyncio.fixture
-async def browser(people: Accounts) -> AsyncIterator[Browser]:
+async def browser(people: TenantWithApp) -> AsyncIterator[Browser]:
     """Somebody's, who is not logged in."""
     async with browser_of(people) as made:
         yield made
@@ -54,15 +52,15 @@ def is_info(body: dict[str, Any], *more: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["/session", "/api/session"])
-async def test_examples_of_the_document(people: Accounts, browser: Browser, prefix: str) -> None:
+async def test_examples_of_the_document(people: TenantWithApp, browser: Browser, prefix: str) -> None:
     user = await people.member()
-    device = await people.tenant.device(None)
+    device = await people.device(None)
     status = await browser.ask("GET", prefix)
     assert (status.status, status.body, status.headers.get("Content-Type")) == (204, None, None)
     for path, named in (("login", "login"), ("login-with-token", "token"), ("node/login", "login")):
         assert refused(await browser.ask("POST", f"{prefix}/{path}", {}), 400)["field"] == named
         assert refused(await browser.ask("POST", f"{prefix}/{path}"), 400)["field"] == "body"
-    token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
+    token, _ = await people.store.login_tokens.create(people.project, user, LIFETIME_MS)
     for path, body in (
         ("login", LOGIN),
         ("login-with-token", {"token": token}),
@@ -85,8 +83,8 @@ async def test_examples_of_the_document(people: Accounts, browser: Browser, pref
         refused(await browser.ask("GET", f"{prefix}/user"), 401)
 
 
-async def test_request_without_session_is_not_logged_in(people: Accounts, browser: Browser) -> None:
-    device = await people.tenant.device(None)
+async def test_request_without_session_is_not_logged_in(people: TenantWithApp, browser: Browser) -> None:
+    device = await people.device(None)
     keys: list[str | None] = [None, "nonsense", device.key, await people.project_key()]
     for key in keys:
         headers = {} if key is None else {"Authorization": key}
@@ -97,7 +95,7 @@ async def test_request_without_session_is_not_logged_in(people: Accounts, browse
     assert (await browser.ask("GET", "/session", Authorization="nonsense")).status == 204
 
 
-async def test_key_is_in_the_cookie_and_nowhere_else(people: Accounts, browser: Browser) -> None:
+async def test_key_is_in_the_cookie_and_nowhere_else(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
     logged_in = await browser.ask("POST", "/session/login", LOGIN)
     cookie = cookie_of(logged_in)
@@ -113,21 +111,21 @@ async def test_key_is_in_the_cookie_and_nowhere_else(people: Accounts, browser: 
         assert key.rpartition(".")[2] not in str(body)
     # It is a key like any other: the same session, however it is sent.
     for headers in ({"Authorization": f"ModeCloud {key}"}, {"Authorization": f"Bearer {key}"}):
-        found = await people.tenant.http.get("/auth", headers=headers)
+        found = await people.http.get("/auth", headers=headers)
         assert (await found.json())["userId"] == user
-    [session] = await people.tenant.store.sessions.of_user(people.project, user)
+    [session] = await people.store.sessions.of_user(people.project, user)
     assert (session.app_id, session.authentication_type) == ("sessions-controller", "Cookie")
     assert (session.host, session.address) == (browser.host, "127.0.0.1")
     logged_out = await browser.ask("POST", "/session/logout")
     expired = cookie_of(logged_out)
     assert expired is not None
     assert (expired.value, expired["max-age"], expired["path"]) == ("", "0", "/")
-    assert (await people.tenant.ask("GET", f"/users/{user}", key)).status == 401
-    assert await people.tenant.store.sessions.of_user(people.project, user) == []
+    assert (await people.ask("GET", f"/users/{user}", key)).status == 401
+    assert await people.store.sessions.of_user(people.project, user) == []
 
 
-async def test_logging_out_with_a_key_needs_no_cookie(people: Accounts, browser: Browser) -> None:
-    key = await people.key(await people.member())
+async def test_logging_out_with_a_key_needs_no_cookie(people: TenantWithApp, browser: Browser) -> None:
+    key = await people.key_of(await people.member())
     # A page of another origin may hold a key, and act with it.
     bearer = {"Authorization": f"Bearer {key}", "Origin": "https://elsewhere.example.com"}
     assert (await browser.ask("GET", "/session/user", **bearer)).status == 200
@@ -135,7 +133,7 @@ async def test_logging_out_with_a_key_needs_no_cookie(people: Accounts, browser:
     refused(await browser.ask("POST", "/session/logout", **bearer), 401)
 
 
-async def test_pages_of_other_origins_neither_log_in_nor_out(people: Accounts, browser: Browser) -> None:
+async def test_pages_of_other_origins_neither_log_in_nor_out(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
     foreign = {"Origin": "https://elsewhere.example.com"}
     refused(await browser.ask("POST", "/session/login", LOGIN, **foreign), 403, "CROSS_SITE")
@@ -143,13 +141,13 @@ async def test_pages_of_other_origins_neither_log_in_nor_out(people: Accounts, b
     own = {"Origin": f"http://{browser.host}"}
     assert (await browser.ask("POST", "/session/login", LOGIN, **own)).status == 201
     refused(await browser.ask("POST", "/session/logout", **foreign), 403, "CROSS_SITE")
-    assert len(await people.tenant.store.sessions.of_user(people.project, user)) == 1
+    assert len(await people.store.sessions.of_user(people.project, user)) == 1
     assert (await browser.ask("POST", "/session/logout", **own)).status == 201
 
 
-async def test_login_ignores_planted_key(people: Accounts, browser: Browser) -> None:
+async def test_login_ignores_planted_key(people: TenantWithApp, browser: Browser) -> None:
     await people.member()
-    planted = await people.key(await people.member("eve@example.com"))
+    planted = await people.key_of(await people.member("eve@example.com"))
     browser.cookie = planted
     assert (await browser.ask("POST", "/session/login", LOGIN)).status == 201
     assert browser.cookie != planted
@@ -158,7 +156,7 @@ async def test_login_ignores_planted_key(people: Accounts, browser: Browser) -> 
     assert browser.cookie not in (first, planted)
 
 
-async def test_times_of_logins_are_true(people: Accounts, browser: Browser) -> None:
+async def test_times_of_logins_are_true(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
     began = time.time_ns() // 1_000_000
     first = (await browser.ask("POST", "/session/login", LOGIN)).body
@@ -179,35 +177,35 @@ async def test_times_of_logins_are_true(people: Accounts, browser: Browser) -> N
     later = (await browser.ask("GET", "/session/user/details")).body
     assert later["lastSuccessfulLogin"] > about["lastSuccessfulLogin"]
     assert later["lastFailedLogin"] > about["lastFailedLogin"]
-    assert (await people.tenant.store.users.get(people.project, user)) is not None
+    assert (await people.store.users.get(people.project, user)) is not None
 
 
-async def test_time_zone_is_the_users(people: Accounts, browser: Browser) -> None:
+async def test_time_zone_is_the_users(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
     assert (await browser.ask("POST", "/session/login", LOGIN)).body["uiTimeZone"] == "UTC"
     changed = {"uiTimeZone": "Asia/Tokyo"}
-    assert (await people.tenant.ask("PATCH", f"/users/{user}", browser.cookie, changed)).status == 204
+    assert (await people.ask("PATCH", f"/users/{user}", browser.cookie, changed)).status == 204
     for path in ("user", "user/details"):
         assert (await browser.ask("GET", f"/session/{path}")).body["uiTimeZone"] == "Asia/Tokyo"
     assert (await browser.ask("POST", "/session/login", LOGIN)).body["uiTimeZone"] == "Asia/Tokyo"
 
 
-async def test_guid_is_the_users_and_stays(people: Accounts, browser: Browser) -> None:
+async def test_guid_is_the_users_and_stays(people: TenantWithApp, browser: Browser) -> None:
     ada, bob = await people.member(), await people.member("bob@example.com")
     guids = []
     for user in (ada, ada, bob):
-        key = await people.key(user)
+        key = await people.key_of(user)
         guids.append((await browser.ask("GET", "/session/user/details", Authorization=key)).body["guid"])
     assert guids[0] == guids[1] != guids[2]
     assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", guids[0])
 
 
-@pytest.mark.parametrize("accounts", AccountSystem)
-async def test_login_token_lets_its_user_in_once(hosting: NodeProcess, accounts: AccountSystem) -> None:
-    async with accounts_of(hosting, accounts) as people, browser_of(people) as browser:
-        store = people.tenant.store
-        email = EMAIL if accounts is AccountSystem.EMAIL else None
-        phone = PHONE if accounts is AccountSystem.PHONE else None
+@pytest.mark.parametrize("accounts", ACCOUNT_SYSTEMS)
+async def test_login_token_lets_its_user_in_once(hosting: NodeProcess, accounts: str) -> None:
+    async with tenant_with_app(hosting, accounts) as people, browser_of(people) as browser:
+        store = people.store
+        email = EMAIL if accounts == "email" else None
+        phone = PHONE if accounts == "phone" else None
         user = (await store.users.create(people.project, "Ada", email=email, phone=phone)).id
         token, _ = await store.login_tokens.create(people.project, user, LIFETIME_MS)
         assert (await browser.ask("POST", "/session/login-with-token", {"token": token})).status == 201
@@ -216,39 +214,39 @@ async def test_login_token_lets_its_user_in_once(hosting: NodeProcess, accounts:
         assert (await browser.ask("GET", "/session/user/details")).status == 200
         again = await browser.ask("POST", "/session/login-with-token", {"token": token})
         assert refused(again, 401, "INVALID_TOKEN")["field"] == "token"
-        if accounts is not AccountSystem.EMAIL:
+        if accounts != "email":
             refused(await browser.ask("POST", "/session/login", LOGIN), 401, "NO_PASSWORDS")
 
 
-async def test_users_key_opens_another_session_of_the_user(people: Accounts, browser: Browser) -> None:
+async def test_users_key_opens_another_session_of_the_user(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
-    key = await people.key(user)
+    key = await people.key_of(user)
     assert (await browser.ask("POST", "/session/login-with-token", {"token": key})).status == 201
     assert browser.cookie != key
-    assert len(await people.tenant.store.sessions.of_user(people.project, user)) == 2
+    assert len(await people.store.sessions.of_user(people.project, user)) == 2
     assert (await browser.ask("POST", "/session/logout")).status == 201
     # The one that it was opened with goes on.
-    assert (await people.tenant.ask("GET", f"/users/{user}", key)).status == 200
-    ended = await people.tenant.store.sessions.of_token(key)
+    assert (await people.ask("GET", f"/users/{user}", key)).status == 200
+    ended = await people.store.sessions.of_token(key)
     assert ended is not None
-    await people.tenant.store.sessions.end(people.project, ended.id)
+    await people.store.sessions.end(people.project, ended.id)
     refused(await browser.ask("POST", "/session/login-with-token", {"token": key}), 401, "INVALID_TOKEN")
 
 
-async def test_no_other_key_is_a_login_token(people: Accounts, browser: Browser) -> None:
-    device = await people.tenant.device(None)
-    node, node_key = await people.tenant.store.sessions.open_node(people.project, device.id, ClientInfo())
+async def test_no_other_key_is_a_login_token(people: TenantWithApp, browser: Browser) -> None:
+    device = await people.device(None)
+    node, node_key = await people.node_session(device.id)
     assert node.device_id == device.id
     for token in (device.key, node_key, await people.project_key(), f"v1.{people.project}.{'A' * 43}"):
         wrong = await browser.ask("POST", "/session/login-with-token", {"token": token})
         refused(wrong, 401, "INVALID_TOKEN")
 
 
-async def test_token_of_another_project_is_refused(people: Accounts, hosting: NodeProcess) -> None:
+async def test_token_of_another_project_is_refused(people: TenantWithApp, hosting: NodeProcess) -> None:
     user = await people.member()
-    token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
-    key, device = await people.key(user), await people.tenant.device(None)
-    async with accounts_of(hosting, AccountSystem.EMAIL) as other, browser_of(other) as browser:
+    token, _ = await people.store.login_tokens.create(people.project, user, LIFETIME_MS)
+    key, device = await people.key_of(user), await people.device(None)
+    async with tenant_with_app(hosting, "email") as other, browser_of(other) as browser:
         for given in (token, key):
             wrong = await browser.ask("POST", "/session/login-with-token", {"token": given})
             refused(wrong, 401, "INVALID_TOKEN")
@@ -260,11 +258,11 @@ async def test_token_of_another_project_is_refused(people: Accounts, hosting: No
         assert (await browser.ask("POST", "/session/login-with-token", {"token": token})).status == 201
 
 
-async def test_host_that_names_no_project(people: Accounts) -> None:
+async def test_host_that_names_no_project(people: TenantWithApp) -> None:
     user = await people.member()
-    device = await people.tenant.device(None)
-    token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
-    async with accounts_of(people.node, AccountSystem.EMAIL), browser_of(people, 0) as browser:
+    device = await people.device(None)
+    token, _ = await people.store.login_tokens.create(people.project, user, LIFETIME_MS)
+    async with tenant_with_app(people.node, "email"), browser_of(people, 0) as browser:
         wrong = await browser.ask("POST", "/session/login", LOGIN)
         assert refused(wrong, 400, "AMBIGUOUS_PROJECT")["field"] == "Host"
         # Tokens and keys name their project themselves.
@@ -275,16 +273,16 @@ async def test_host_that_names_no_project(people: Accounts) -> None:
         refused(await browser.ask("POST", "/session/login-with-token", elsewhere), 401, "INVALID_TOKEN")
 
 
-async def test_login_to_disabled_project_is_refused(people: Accounts, browser: Browser) -> None:
+async def test_login_to_disabled_project_is_refused(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
-    token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
-    await people.tenant.store.projects.disable(people.project)
+    token, _ = await people.store.login_tokens.create(people.project, user, LIFETIME_MS)
+    await people.store.projects.disable(people.project)
     for path, body in (("login", LOGIN), ("login-with-token", {"token": token})):
         refused(await browser.ask("POST", f"/session/{path}", body), 400, "UNKNOWN_PROJECT")
 
 
-async def test_device_logs_in(people: Accounts, browser: Browser) -> None:
-    device, other = await people.tenant.device(None), await people.tenant.device(None)
+async def test_device_logs_in(people: TenantWithApp, browser: Browser) -> None:
+    device, other = await people.device(None), await people.device(None)
     began = time.time_ns() // 1_000_000
     wrong = {"login": device.id, "password": other.key}
     refused(await browser.ask("POST", "/session/node/login", wrong), 401, "INCORRECT_PASSWORD")
@@ -294,9 +292,9 @@ async def test_device_logs_in(people: Accounts, browser: Browser) -> None:
     assert logged_in.body["uiTimeZone"] == "UTC"
     assert (await browser.ask("GET", "/session/user")).body == logged_in.body
     refused(await browser.ask("GET", "/session/user/details"), 404)
-    found = await people.tenant.store.principals.lookup(browser.cookie)
+    found = await people.store.principals.lookup(browser.cookie)
     assert found is not None
-    assert (found.kind, found.id) == (PrincipalKind.DEVICE, device.id)
+    assert (found.kind, found.id) == ("device", device.id)
     refused(await browser.ask("GET", "/userSession"), 403)
     # The key of such a session logs nobody in again, and dies with the device's own.
     again = {"login": device.id, "password": browser.cookie}
@@ -304,7 +302,7 @@ async def test_device_logs_in(people: Accounts, browser: Browser) -> None:
     noted = (await browser.ask("GET", "/session/user")).body
     assert noted["lastFailedLogin"] > logged_in.body["lastFailedLogin"]
     assert noted["lastSuccessfulLogin"] == logged_in.body["lastSuccessfulLogin"]
-    await people.tenant.store.devices.rotate_key(people.project, device.id)
+    await people.store.devices.rotate_key(people.project, device.id)
 
     async def is_dead() -> bool:
         # It was not this node that rotated the key: it learns of it.
@@ -313,21 +311,21 @@ async def test_device_logs_in(people: Accounts, browser: Browser) -> None:
     await eventually(is_dead)
 
 
-async def test_session_that_is_in_use_is_not_ended(people: Accounts, browser: Browser) -> None:
+async def test_session_that_is_in_use_is_not_ended(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
-    [session] = await people.tenant.store.sessions.of_user(people.project, user)
-    async with people.tenant.store.sessions.lease(people.project, session.id):
+    [session] = await people.store.sessions.of_user(people.project, user)
+    async with people.store.sessions.lease(people.project, session.id):
         refused(await browser.ask("POST", "/session/logout"), 409, "SESSION_IN_USE")
         assert (await browser.ask("GET", "/session/user")).status == 200
     assert (await browser.ask("POST", "/session/logout")).status == 201
 
 
-async def test_session_that_others_ended_is_none(people: Accounts, browser: Browser) -> None:
+async def test_session_that_others_ended_is_none(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
-    [session] = await people.tenant.store.sessions.of_user(people.project, user)
-    await people.tenant.store.sessions.end(people.project, session.id)
+    [session] = await people.store.sessions.of_user(people.project, user)
+    await people.store.sessions.end(people.project, session.id)
     for method, path in (("GET", "user"), ("GET", "user/details"), ("POST", "logout")):
         refused(await browser.ask(method, f"/session/{path}"), 401)
 
@@ -376,7 +374,7 @@ async def test_bad_bodies_name_their_field(browser: Browser, path: str, body: An
     ],
 )
 async def test_wrong_credentials_are_refused(
-    people: Accounts, browser: Browser, path: str, body: Any
+    people: TenantWithApp, browser: Browser, path: str, body: Any
 ) -> None:
     await people.member()
     wrong = await browser.ask("POST", f"/session/{path}", body)
@@ -386,7 +384,7 @@ async def test_wrong_credentials_are_refused(
 
 
 async def test_unknown_members_are_ignored_and_other_methods_refused(
-    people: Accounts, browser: Browser
+    people: TenantWithApp, browser: Browser
 ) -> None:
     await people.member()
     assert (await browser.ask("POST", "/session/login", {**LOGIN, "projectId": 1, "x": []})).status == 201

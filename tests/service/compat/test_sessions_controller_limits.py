@@ -9,10 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import AccountSystem, KeyScope
-from homewire.server.browser import SESSION_COOKIE
-from homewire.users.models import ProofKind
-from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
+from kit.accounts import EMAIL, PASSWORD, TenantWithApp, tenant_with_app
 from kit.browser import HOSTS, Browser, browser_of, client_of, refused
 from kit.client import CLOSE, listen
 from kit.node import NodeProcess, private_node
@@ -31,20 +28,20 @@ def hosting() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def people(hosting: NodeProcess) -> AsyncIterator[Accounts]:
+async def people(hosting: NodeProcess) -> AsyncIterator[TenantWithApp]:
     """An e-mail project of this test's own."""
-    async with accounts_of(hosting, AccountSystem.EMAIL) as made:
+    async with tenant_with_app(hosting, "email") as made:
         yield made
 
 
 @pytest_asyncio.fixture
-async def browser(people: Accounts) -> AsyncIterator[Browser]:
+async def browser(people: TenantWithApp) -> AsyncIterator[Browser]:
     """Somebody's, who is not logged in."""
     async with browser_of(people) as made:
         yield made
 
 
-async def test_attempts_at_account_are_limited(people: Accounts, browser: Browser) -> None:
+async def test_attempts_at_account_are_limited(people: TenantWithApp, browser: Browser) -> None:
     await people.member()
     for _ in range(OF_ACCOUNT):
         refused(await browser.ask("POST", "/session/login", {**LOGIN, "password": "wrong"}), 401)
@@ -53,9 +50,9 @@ async def test_attempts_at_account_are_limited(people: Accounts, browser: Browse
     assert int(late.headers["Retry-After"]) > 0
 
 
-async def test_attempts_at_tokens_are_limited(people: Accounts, browser: Browser) -> None:
+async def test_attempts_at_tokens_are_limited(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
-    token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
+    token, _ = await people.store.login_tokens.create(people.project, user, LIFETIME_MS)
     for wrong in (f"v1.{people.project}.{user}.{'A' * 43}", f"v1.{people.project}.{'A' * 43}") * (
         ATTEMPTS // 2
     ):
@@ -64,15 +61,15 @@ async def test_attempts_at_tokens_are_limited(people: Accounts, browser: Browser
     assert refused(late, 429)["limit"] == "address_attempts"
 
 
-async def test_right_ones_are_not_counted(people: Accounts, browser: Browser) -> None:
+async def test_right_ones_are_not_counted(people: TenantWithApp, browser: Browser) -> None:
     user = await people.member()
     for _ in range(ATTEMPTS + 1):
-        token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
+        token, _ = await people.store.login_tokens.create(people.project, user, LIFETIME_MS)
         assert (await browser.ask("POST", "/session/login-with-token", {"token": token})).status == 201
 
 
-async def test_attempts_at_device_key_are_limited(people: Accounts, browser: Browser) -> None:
-    device = await people.tenant.device(None)
+async def test_attempts_at_device_key_are_limited(people: TenantWithApp, browser: Browser) -> None:
+    device = await people.device(None)
     wrong = {"login": device.id, "password": f"v1.{people.project}.{'A' * 43}"}
     for _ in range(OF_ACCOUNT):
         refused(await browser.ask("POST", "/session/node/login", wrong), 401)
@@ -82,9 +79,9 @@ async def test_attempts_at_device_key_are_limited(people: Accounts, browser: Bro
     )
 
 
-async def test_login_token_used_by_many_clients_admits_one(people: Accounts) -> None:
+async def test_login_token_used_by_many_clients_admits_one(people: TenantWithApp) -> None:
     user = await people.member()
-    token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
+    token, _ = await people.store.login_tokens.create(people.project, user, LIFETIME_MS)
     async with client_of(people.node) as http:
         browsers = [Browser(http, people.project) for _ in range(ATTEMPTS)]
         body = {"token": token}
@@ -92,15 +89,15 @@ async def test_login_token_used_by_many_clients_admits_one(people: Accounts) -> 
             *(each.ask("POST", "/session/login-with-token", body) for each in browsers)
         )
     assert sorted(reply.status for reply in replies) == [201] + [401] * (ATTEMPTS - 1)
-    assert len(await people.tenant.store.sessions.of_user(people.project, user)) == 1
+    assert len(await people.store.sessions.of_user(people.project, user)) == 1
     assert len([each for each in browsers if each.cookie]) == 1
 
 
-async def test_no_session_outlives_the_password_that_it_was_opened_under(people: Accounts) -> None:
+async def test_no_session_outlives_the_password_that_it_was_opened_under(people: TenantWithApp) -> None:
     """Somebody with a stolen key opens session after session while its owner resets the password."""
-    user, store = await people.member(), people.tenant.store
-    key = await people.key(user)
-    token = await store.verifications.issue_token(people.project, user, ProofKind.PASSWORD_RESET, LIFETIME_MS)
+    user, store = await people.member(), people.store
+    key = await people.key_of(user)
+    token = await people.reset_token(user)
     reset: asyncio.Event = asyncio.Event()
 
     async def steal(thief: Browser) -> None:
@@ -119,28 +116,28 @@ async def test_no_session_outlives_the_password_that_it_was_opened_under(people:
     assert await store.sessions.of_user(people.project, user) == []
 
 
-async def test_token_that_a_project_got_grows_old(people: Accounts, browser: Browser) -> None:
-    user, key = await people.member(), await people.project_key(KeyScope.ADMIN)
-    made = await people.tenant.ask("POST", f"/users/{user}/loginToken", key)
+async def test_token_that_a_project_got_grows_old(people: TenantWithApp, browser: Browser) -> None:
+    user, key = await people.member(), await people.project_key("admin")
+    made = await people.ask("POST", f"/users/{user}/loginToken", key)
     assert made.status == 201
     late = await browser.ask("POST", "/session/login-with-token", {"token": made.body["token"]})
     refused(late, 401, "INVALID_TOKEN")
 
 
-async def test_unverified_user_cannot_log_in_by_password(people: Accounts, browser: Browser) -> None:
-    user = await people.tenant.store.users.create(people.project, "Ada", email=EMAIL, password=PASSWORD)
+async def test_unverified_user_cannot_log_in_by_password(people: TenantWithApp, browser: Browser) -> None:
+    user = await people.store.users.create(people.project, "Ada", email=EMAIL, password=PASSWORD)
     refused(await browser.ask("POST", "/session/login", LOGIN), 401, "USER_UNVERIFIED")
     assert browser.cookie == ""
-    token, _ = await people.tenant.store.login_tokens.create(people.project, user.id, LIFETIME_MS)
+    token, _ = await people.store.login_tokens.create(people.project, user.id, LIFETIME_MS)
     entered = await browser.ask("POST", "/session/login-with-token", {"token": token})
     assert (entered.status, entered.body["lastFailedLogin"] > 0) == (201, True)
 
 
-async def test_logout_closes_sockets_opened_with_its_cookie(people: Accounts, browser: Browser) -> None:
+async def test_logout_closes_sockets_opened_with_its_cookie(people: TenantWithApp, browser: Browser) -> None:
     await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
     headers = {
-        "Cookie": f"{SESSION_COOKIE}={browser.cookie}",
+        "Cookie": f"homewire_session={browser.cookie}",
         "Host": browser.host,
         "Origin": f"http://{browser.host}",
     }
@@ -151,10 +148,10 @@ async def test_logout_closes_sockets_opened_with_its_cookie(people: Accounts, br
         assert (frame.opcode, frame.close_code) == (CLOSE, KEY_ENDED)
 
 
-async def test_session_of_a_cookie_can_be_ended_elsewhere(people: Accounts, browser: Browser) -> None:
+async def test_session_of_a_cookie_can_be_ended_elsewhere(people: TenantWithApp, browser: Browser) -> None:
     await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
-    ended = await people.tenant.ask("DELETE", "/userSession", browser.cookie)
+    ended = await people.ask("DELETE", "/userSession", browser.cookie)
     assert ended.status == 204
     refused(await browser.ask("GET", "/session/user"), 401)
     refused(await browser.ask("POST", "/session/logout"), 401)

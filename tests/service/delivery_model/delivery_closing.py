@@ -44,8 +44,10 @@ def causes(truth: Truth, listener: Listener) -> list[Cause]:
         for loss in _effective(fact, listener)
     ]
     if listener.filter.kind is Kind.HOMES:
-        rights = ((Permission(Kind.HOMES, home), home) for home in listener.filter.ids)
-        found += _all_gone(_access_loss(truth, listener, right, home) for right, home in rights)
+        permissions = ((Permission(Kind.HOMES, home), home) for home in listener.filter.ids)
+        found += _all_gone(
+            _access_loss(truth, listener, permission, home) for permission, home in permissions
+        )
     if things := truth.things(listener):
         found += _all_gone(_thing_loss(truth, listener, thing) for thing in things)
         found += _moves(truth, listener)
@@ -161,8 +163,8 @@ def _first(losses: Iterable[Loss]) -> Loss:
     )
 
 
-def _access_loss(truth: Truth, listener: Listener, right: Permission, home: int) -> Loss:
-    facts = truth.homes[home], truth.access(listener, right, home)
+def _access_loss(truth: Truth, listener: Listener, permission: Permission, home: int) -> Loss:
+    facts = truth.homes[home], truth.access(listener, permission, home)
     return _first(loss for fact in facts for loss in _effective(fact, listener))
 
 

@@ -69,7 +69,7 @@ class Judge:
 
     def _admission(self, listener: Listener) -> Iterator[str]:
         if listener.accepted and not may_accept(self._truth, listener):
-            yield "was let in without any right"
+            yield "was let in without any permission"
         if not listener.accepted and must_accept(self._truth, listener):
             yield f"was refused with {listener.status}"
 

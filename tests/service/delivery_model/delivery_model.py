@@ -2,9 +2,9 @@
 
 Nobody outside can say at which moment a change or an event took its place in the bus, only that it was
 between asking and answer. So the model knows intervals of one monotonic clock (seconds) and answers two
-questions about a listener and an event: whether it *must* be received, because whatever the moments were the
-listener had the right and the subscription, and whether it *may* be, because there were moments at which it
-would have had them. What lies in between is left to the router.
+questions about a listener and an event. It *must* be received if the listener had the permission and the
+subscription at each possible moment. It *may* be received if there was a moment with both. What lies in
+between is left to the router.
 
 Ids are those of the plan (`delivery_plan.py`), not those of the store.
 """
@@ -25,7 +25,7 @@ NOWHERE: Final = -1
 
 
 class Code:
-    """The close codes of `docs/close-codes.md` that a change of rights has."""
+    """The close codes of `docs/close-codes.md` that a change of permissions has."""
 
     MOVED: Final = 4004
     ACCESS_ENDED: Final = 4500
@@ -108,7 +108,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class Permission:
-    """To receive what a filter of this kind names, where rights say so: a home, a device or an entity."""
+    """To receive what a filter of this kind names by permission: a home, a device or an entity."""
 
     kind: Kind
     what: int | str
@@ -199,7 +199,7 @@ class Truth:
     """The home of a device. A deleted home stays the place of what was in it: nothing is received there."""
     bindings: defaultdict[str, Fact[int]] = field(default_factory=lambda: defaultdict(lambda: Fact(NOWHERE)))
     """The home that an entity is bound to; likewise."""
-    rights: defaultdict[tuple[int, Permission], Fact[bool]] = field(
+    permissions: defaultdict[tuple[int, Permission], Fact[bool]] = field(
         default_factory=lambda: defaultdict(lambda: Fact(False))
     )
     """By user."""
@@ -247,10 +247,10 @@ class Truth:
         bound = self.bindings[event.entity].possible(event.asked, event.answered)
         return bound <= {NOWHERE} or (bound <= {NOWHERE, *homes} and len(homes) == 1)
 
-    def access(self, listener: Listener, right: Permission, home: int) -> Fact[bool]:
+    def access(self, listener: Listener, permission: Permission, home: int) -> Fact[bool]:
         """What lets somebody receive this, which is in that home."""
         if self.by_permission:
-            return self.rights[listener.key.whose, right]
+            return self.permissions[listener.key.whose, permission]
         return self.members[listener.key.whose, home]
 
     def things(self, listener: Listener) -> list[Thing]:
@@ -355,5 +355,5 @@ def _is_command_for(listener: Listener, event: Event) -> bool:
 
 
 def _window(listener: Listener, event: Event) -> tuple[float, float]:
-    """When the right counts. A listener that came behind the event may still find it on its way."""
+    """When the permission counts. A listener that came behind the event may still find it on its way."""
     return event.asked, max(event.answered, listener.answered)

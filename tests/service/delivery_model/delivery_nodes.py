@@ -38,13 +38,9 @@ from delivery_steps import (
     Track,
 )
 
-from homewire.access_changes.relay import Relay
-from homewire.projects.models import AccessControl, AccountSystem
-from homewire.repositories import Store
-from homewire.sessions.models import ClientInfo
 from kit.client import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, listen
-from kit.tenant import ALL_PERMISSIONS
-from kit.two_nodes import SHARDS, Pair
+from kit.tenant import new_project, project_of
+from kit.two_nodes import Pair
 
 TIMEOUT_S: Final = 10.0
 """Far beyond what anything here takes."""
@@ -82,8 +78,7 @@ class DeliveryRun:
         self.real_devices: dict[int, int] = {}
         self._pair = pair
         self._clients = clients
-        self._store = Store(pair.redis, Relay(pair.redis, SHARDS))
-        self._project = 0
+        self._stored = project_of(pair.redis, 0)
         self._project_key = ""
         self._users: dict[int, int] = {}
         self._tokens: dict[Key, str] = {}
@@ -95,9 +90,9 @@ class DeliveryRun:
 
     async def build(self) -> None:
         """Put into the store what is there at the start."""
-        access = AccessControl.PERMISSION if self.plan.by_permission else AccessControl.MEMBERSHIP
-        self._project = (await self._store.projects.create("hearing", AccountSystem.EMAIL, access)).id
-        _, self._project_key = await self._store.project_keys.create(self._project, "server", ALL_PERMISSIONS)
+        access = "permission" if self.plan.by_permission else "membership"
+        self._stored = await new_project(self._pair.redis, access_control=access)
+        self._project_key = await self._stored.project_key("send-event", "send-command")
         await asyncio.gather(*map(self._make_user, range(USERS)))
         homes = sorted({home for _, home in self.plan.members})
         await asyncio.gather(*map(self._make_home, homes))
@@ -114,24 +109,26 @@ class DeliveryRun:
 
     async def _make_user(self, user: int) -> None:
         mail = f"{user}@example.com"
-        self._users[user] = (await self._store.users.create(self._project, f"user {user}", email=mail)).id
+        self._users[user] = (
+            await self._stored.store.users.create(self._stored.project, f"user {user}", email=mail)
+        ).id
         for number in range(KEYS):
             key = Key(False, user, number)
-            session, self._tokens[key] = await self._store.sessions.open(
-                self._project, self._users[user], "controller_app", ClientInfo(user_agent="test")
-            )
+            session, self._tokens[key] = await self._stored.session(self._users[user])
             self._sessions[key] = session.id
 
     async def _make_home(self, home: int) -> None:
-        made = await self._store.homes.create(self._project, f"home {home}", self._users[0])
+        made = await self._stored.store.homes.create(self._stored.project, f"home {home}", self._users[0])
         self.real_homes[home] = made.id
 
     async def _add_member(self, user: int, home: int) -> None:
-        await self._store.homes.add_member(self._project, self.real_homes[home], self._users[user])
+        await self._stored.store.homes.add_member(
+            self._stored.project, self.real_homes[home], self._users[user]
+        )
 
     async def _make_device(self, device: int, home: int) -> None:
-        made, token, _ = await self._store.devices.create(
-            self._project, "sensor", home_id=self.real_homes.get(home)
+        made, token, _ = await self._stored.store.devices.create(
+            self._stored.project, "sensor", home_id=self.real_homes.get(home)
         )
         self.real_devices[device], self._generations[device] = made.id, 0
         self._tokens[Key(True, device, 0)] = token
@@ -181,7 +178,7 @@ class DeliveryRun:
                 await self._change(step)
 
     async def _change(self, step: Step) -> None:
-        store, truth, project, asked = self._store, self.truth, self._project, monotonic()
+        store, truth, project, asked = self._stored.store, self.truth, self._stored.project, monotonic()
         match step:
             case AddMember(user, home) | RemoveMember(user, home):
                 added = isinstance(step, AddMember)
@@ -221,7 +218,7 @@ class DeliveryRun:
                 await self._delete(step)
 
     async def _delete(self, step: Step) -> None:
-        store, truth, project, asked = self._store, self.truth, self._project, monotonic()
+        store, truth, project, asked = self._stored.store, self.truth, self._stored.project, monotonic()
         match step:
             case DeleteUser(user):
                 if step.by_cli:
@@ -249,7 +246,7 @@ class DeliveryRun:
         if by_cli:
             token = str((await self._cli("device", "rotate-key", device=real))["apiKey"])
         else:
-            token = await self._store.devices.rotate_key(self._project, real)
+            token = await self._stored.store.devices.rotate_key(self._stored.project, real)
         old = Key(True, device, self._generations[device])
         new = replace(old, number=old.number + 1)
         self.truth.keys[old].become(False, asked, monotonic())
@@ -263,13 +260,13 @@ class DeliveryRun:
             into = {"home": place} if place is not None else {}
             await self._cli("device", "move", device=real, **into)
         else:
-            await self._store.devices.move(self._project, real, place)
+            await self._stored.store.devices.move(self._stored.project, real, place)
         # Until its tail has read so, a node takes the device's events as those of the old home.
         await self._pair.caught_up()
         self.truth.places[device].become(home, asked, monotonic())
 
     async def _cli(self, *words: str, **options: int) -> Any:
-        return await self._pair.cli(*words, project=self._project, **options)
+        return await self._pair.cli(*words, project=self._stored.project, **options)
 
     async def _connect(self, step: Connect) -> None:
         path, key, wanted = "/userSession/websocket", step.key, step.filter

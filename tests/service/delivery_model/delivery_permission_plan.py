@@ -13,50 +13,56 @@ from delivery_steps import Bind, Grant, Item, MoveDevice, Plan, Revoke, Send, St
 GROUP: Final = (1, 2)
 """The users who are in the group."""
 GRANTED: Final = 0.35
-"""Of all the rights that there are, to each user at the start."""
+"""Of all the permissions that there are, to each user at the start."""
 
 
 def permission_plan(seed: int) -> Plan:
     """The plan of a number."""
-    return _RightsPlanner(seed).plan()
+    return _PermissionPlanner(seed).plan()
 
 
-class _RightsPlanner(Planner):
+class _PermissionPlanner(Planner):
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
         choice, run = self._random, self._world
         run.bindings = {entity: choice.randrange(HOMES) for entity in ENTITIES}
-        every = self._rights()
-        run.grants = {(user, right) for user in range(USERS) for right in every if choice.random() < GRANTED}
-        run.grants |= {(None, right) for right in choice.sample(every, 2)}
+        every = self._permissions()
+        run.grants = {
+            (user, permission) for user in range(USERS) for permission in every if choice.random() < GRANTED
+        }
+        run.grants |= {(None, permission) for permission in choice.sample(every, 2)}
 
     def plan(self) -> Plan:
         bindings, grants = tuple(self._world.bindings.items()), tuple(_in_order(self._world.grants))
         return replace(super().plan(), by_permission=True, bindings=bindings, grants=grants)
 
-    def _rights(self, *kinds: Kind) -> list[Permission]:
+    def _permissions(self, *kinds: Kind) -> list[Permission]:
         """Those to what there is, of these kinds or of all."""
         run = self._world
         every = [Permission(Kind.HOMES, home) for home in sorted(run.homes)]
         every += [Permission(Kind.DEVICES, device) for device in sorted(run.devices)]
         every += [Permission(Kind.ENTITIES, entity) for entity in ENTITIES]
-        return [right for right in every if not kinds or right.kind in kinds]
+        return [permission for permission in every if not kinds or permission.kind in kinds]
 
-    def _has(self, user: int, right: Permission) -> bool:
+    def _has(self, user: int, permission: Permission) -> bool:
         grants = self._world.grants
-        return (user, right) in grants or (user in GROUP and (None, right) in grants)
+        return (user, permission) in grants or (user in GROUP and (None, permission) in grants)
 
-    def _is_somewhere(self, right: Permission) -> bool:
+    def _is_somewhere(self, permission: Permission) -> bool:
         run = self._world
-        if right.kind is Kind.DEVICES:
-            return run.places[int(right.what)] != NOWHERE
-        return right.kind is Kind.HOMES or run.bindings[str(right.what)] != NOWHERE
+        if permission.kind is Kind.DEVICES:
+            return run.places[int(permission.what)] != NOWHERE
+        return permission.kind is Kind.HOMES or run.bindings[str(permission.what)] != NOWHERE
 
     def _filter(self, user: int, wanted: Kind | None = None) -> Filter:
         kinds = [Kind.HOMES] * 4 + [Kind.DEVICES] * 3 + [Kind.ENTITIES] * 3 + [Kind.ALL]
         kind = wanted or self._random.choice(kinds)
-        every = self._rights(kind)
-        held = [right for right in every if self._has(user, right) and self._is_somewhere(right)]
+        every = self._permissions(kind)
+        held = [
+            permission
+            for permission in every
+            if self._has(user, permission) and self._is_somewhere(permission)
+        ]
         # Now and then also what it may not.
         among = held if held and self._random.random() < 0.93 else every
         return _filter_for(self._some(among)) if among else Filter(Kind.ALL)
@@ -86,25 +92,25 @@ class _RightsPlanner(Planner):
         return tuple(self._random.choice(makers)())
 
     def _out_and_in(self) -> list[Step]:
-        """A right ends, is granted again and used: the older record must not end the newer connection."""
+        """A permission ends and is granted again: the older record must not end the newer connection."""
         steps = self._revoke()
         for step in steps[:1]:
             assert isinstance(step, Revoke)
             assert step.user is not None
-            right, key = step.right, self._key_of(step.user)
-            steps.append(self._event_about(right))
-            if self._exists(right):
-                steps += self._granted(step.user, right)
+            permission, key = step.permission, self._key_of(step.user)
+            steps.append(self._event_about(permission))
+            if self._exists(permission):
+                steps += self._granted(step.user, permission)
                 if key is not None:
-                    steps.append(self._arrive(key, _filter_for([right])))
-                steps.append(self._event_about(right))
+                    steps.append(self._arrive(key, _filter_for([permission])))
+                steps.append(self._event_about(permission))
         return steps
 
     def _strip(self) -> list[Step]:
-        """A user loses one right after the other, each time with an event behind it."""
+        """A user loses one permission after the other, each time with an event behind it."""
         user = self._one(self._world.users)
         kind = self._random.choice([Kind.HOMES, Kind.DEVICES, Kind.ENTITIES])
-        held = [right for right in self._rights(kind) if self._has(user, right)]
+        held = [permission for permission in self._permissions(kind) if self._has(user, permission)]
         usable, key, steps = (
             [each for each in held if self._is_somewhere(each)],
             self._key_of(user),
@@ -112,26 +118,26 @@ class _RightsPlanner(Planner):
         )
         if key is not None and usable:
             steps.append(self._arrive(key, _filter_for(usable)))
-        for right in held:
-            if (user, right) in self._world.grants:
-                for step in self._revoked(user, right):
-                    steps += [step, self._event_about(right)]
+        for permission in held:
+            if (user, permission) in self._world.grants:
+                for step in self._revoked(user, permission):
+                    steps += [step, self._event_about(permission)]
         return steps
 
     def _one_source_less(self) -> list[Step]:
-        """Who has a right from two sources loses it with the second."""
+        """Who has a permission from two sources loses it with the second."""
         user = self._random.choice(GROUP)
-        key, right = self._key_of(user), self._random.choice(self._rights())
-        if key is None or user not in self._world.users or not self._is_somewhere(right):
+        key, permission = self._key_of(user), self._random.choice(self._permissions())
+        if key is None or user not in self._world.users or not self._is_somewhere(permission):
             return []
         steps = list[Step]()
         for whose in (None, user):
-            if (whose, right) not in self._world.grants:
-                steps += self._granted(whose, right)
-        steps.append(self._arrive(key, _filter_for([right])))
+            if (whose, permission) not in self._world.grants:
+                steps += self._granted(whose, permission)
+        steps.append(self._arrive(key, _filter_for([permission])))
         for source in self._random.sample([None, user], 2):
-            if (source, right) in self._world.grants:
-                steps += [*self._revoked(source, right), self._event_about(right)]
+            if (source, permission) in self._world.grants:
+                steps += [*self._revoked(source, permission), self._event_about(permission)]
         return steps
 
     def _bind_about(self) -> list[Step]:
@@ -140,67 +146,73 @@ class _RightsPlanner(Planner):
         for _ in range(2):
             for step in self._bind():
                 assert isinstance(step, Bind)
-                right = Permission(Kind.ENTITIES, step.entity)
-                steps += [step, self._event_about(right)]
-                listening = [key for key in self._world.keys if self._has(key.whose, right)]
+                permission = Permission(Kind.ENTITIES, step.entity)
+                steps += [step, self._event_about(permission)]
+                listening = [key for key in self._world.keys if self._has(key.whose, permission)]
                 if listening:
-                    steps.append(self._arrive(self._random.choice(listening), _filter_for([right])))
-                steps += [self._event_about(right) for _ in range(2)]
+                    steps.append(self._arrive(self._random.choice(listening), _filter_for([permission])))
+                steps += [self._event_about(permission) for _ in range(2)]
         return steps
 
-    def _event_about(self, right: Permission) -> Step:
-        if right.kind is Kind.DEVICES and right.what in self._world.devices:
-            return Send(self._node(), self._item_of_device(int(right.what)))
-        if right.kind is Kind.HOMES and right.what in self._world.homes:
-            return Send(self._node(), self._item_to_home(int(right.what)))
-        if right.kind is Kind.ENTITIES:
+    def _event_about(self, permission: Permission) -> Step:
+        if permission.kind is Kind.DEVICES and permission.what in self._world.devices:
+            return Send(self._node(), self._item_of_device(int(permission.what)))
+        if permission.kind is Kind.HOMES and permission.what in self._world.homes:
+            return Send(self._node(), self._item_to_home(int(permission.what)))
+        if permission.kind is Kind.ENTITIES:
             self._number += 1
-            home = self._world.bindings[str(right.what)]
+            home = self._world.bindings[str(permission.what)]
             where = home if home != NOWHERE else self._one(self._world.homes)
-            return Send(self._node(), Item(self._number, where, None, str(right.what)))
+            return Send(self._node(), Item(self._number, where, None, str(permission.what)))
         return self._event()
 
     def _grant(self) -> list[Step]:
         users = sorted(self._world.users)
         free = [
-            (user, right)
+            (user, permission)
             for user in users
-            for right in self._rights()
-            if (user, right) not in self._world.grants
+            for permission in self._permissions()
+            if (user, permission) not in self._world.grants
         ]
         return self._granted(*self._random.choice(free)) if free else []
 
     def _grant_to_group(self) -> list[Step]:
-        free = [right for right in self._rights() if (None, right) not in self._world.grants]
+        free = [
+            permission for permission in self._permissions() if (None, permission) not in self._world.grants
+        ]
         return self._granted(None, self._random.choice(free)) if free else []
 
     def _revoke(self) -> list[Step]:
-        held = [(user, right) for user, right in _in_order(self._world.grants) if user in self._world.users]
+        held = [
+            (user, permission)
+            for user, permission in _in_order(self._world.grants)
+            if user in self._world.users
+        ]
         return self._revoked(*self._random.choice(held)) if held else []
 
     def _revoke_from_group(self) -> list[Step]:
-        held = [right for user, right in _in_order(self._world.grants) if user is None]
+        held = [permission for user, permission in _in_order(self._world.grants) if user is None]
         return self._revoked(None, self._random.choice(held)) if held else []
 
-    def _granted(self, user: int | None, right: Permission) -> list[Step]:
-        if not self._claim(user, right, [_about(right)]):
+    def _granted(self, user: int | None, permission: Permission) -> list[Step]:
+        if not self._claim(user, permission, [_about(permission)]):
             return []
-        self._world.grants.add((user, right))
-        return [Grant(user, right)]
+        self._world.grants.add((user, permission))
+        return [Grant(user, permission)]
 
-    def _revoked(self, user: int | None, right: Permission) -> list[Step]:
-        if not self._claim(user, right):
+    def _revoked(self, user: int | None, permission: Permission) -> list[Step]:
+        if not self._claim(user, permission):
             return []
-        self._world.grants.remove((user, right))
-        return [Revoke(user, right)]
+        self._world.grants.remove((user, permission))
+        return [Revoke(user, permission)]
 
-    def _claim(self, user: int | None, right: Permission, needs: Iterable[Hashable] = ()) -> bool:
+    def _claim(self, user: int | None, permission: Permission, needs: Iterable[Hashable] = ()) -> bool:
         users = GROUP if user is None else (user,)
-        changes = [("right", each, right) for each in users]
+        changes = [("permission", each, permission) for each in users]
         return self._claims.take(self._track, changes, [*needs, *(("user", each) for each in users)])
 
-    def _exists(self, right: Permission) -> bool:
-        return right in self._rights()
+    def _exists(self, permission: Permission) -> bool:
+        return permission in self._permissions()
 
     def _bind(self) -> list[Step]:
         entity, bindings = self._random.choice(ENTITIES), self._world.bindings
@@ -213,16 +225,16 @@ class _RightsPlanner(Planner):
         return [Bind(entity, new)]
 
 
-def _filter_for(rights: list[Permission]) -> Filter:
-    kind = rights[0].kind
+def _filter_for(permissions: list[Permission]) -> Filter:
+    kind = permissions[0].kind
     if kind is Kind.ENTITIES:
-        return Filter(kind, entities=tuple(str(right.what) for right in rights))
-    return Filter(kind, tuple(int(right.what) for right in rights))
+        return Filter(kind, entities=tuple(str(permission.what) for permission in permissions))
+    return Filter(kind, tuple(int(permission.what) for permission in permissions))
 
 
-def _about(right: Permission) -> Hashable:
-    noun = {Kind.HOMES: "home", Kind.DEVICES: "device", Kind.ENTITIES: "entity"}[right.kind]
-    return noun, right.what
+def _about(permission: Permission) -> Hashable:
+    noun = {Kind.HOMES: "home", Kind.DEVICES: "device", Kind.ENTITIES: "entity"}[permission.kind]
+    return noun, permission.what
 
 
 def _in_order(grants: Iterable[tuple[int | None, Permission]]) -> list[tuple[int | None, Permission]]:

@@ -135,7 +135,7 @@ class Grant:
     """To a user, or (None) to the group."""
 
     user: int | None
-    right: Permission
+    permission: Permission
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Revoke:
     """What was granted to a user, or to the group; who has it from both keeps it."""
 
     user: int | None
-    right: Permission
+    permission: Permission
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Plan:
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: members {self.members}, devices in {self.places}"]
         if self.by_permission:
-            lines += [f"entities in {self.bindings}, rights {self.grants}"]
+            lines += [f"entities in {self.bindings}, permissions {self.grants}"]
         for number, each in enumerate(self.rounds):
             stopped = "" if each.stopped is None else f" while node {each.stopped} is stopped"
             lines.append(f"round {number}, at the same time{stopped}:")

@@ -14,15 +14,13 @@ from delivery_nodes import DeliveryRun
 from delivery_permission_plan import GROUP
 from delivery_steps import Bind, Grant, Plan, Revoke, Step
 
-from homewire.entities.store import Entity
-from homewire.permissions.models import Permission, PermissionKind
 from kit.two_nodes import Pair
 
 MANY: Final = 100
 READS: Final = {
-    Kind.HOMES: PermissionKind.READ_HOME_EVENTS,
-    Kind.DEVICES: PermissionKind.READ_DEVICE,
-    Kind.ENTITIES: PermissionKind.READ_ENTITY_EVENTS,
+    Kind.HOMES: "read:home-events",
+    Kind.DEVICES: "read:device",
+    Kind.ENTITIES: "read:entity-events",
 }
 
 
@@ -32,7 +30,7 @@ class DeliveryRunByPermission(DeliveryRun):
     _group = 0
 
     async def _prepare(self) -> None:
-        store, project = self._store, self._project
+        store, project = self._stored.store, self._stored.project
         for entity, home in self.plan.bindings:
             await self._make_entity(entity, home)
             self.truth.bindings[entity] = Fact(home)
@@ -44,61 +42,67 @@ class DeliveryRunByPermission(DeliveryRun):
             await self._change(Grant(*grant))
 
     async def _make_entity(self, entity: str, home: int) -> None:
-        made = Entity(entity, self._project, self.real_homes[home], "thing")
-        await self._store.entities.create(made, MANY)
+        await self._stored.entity(entity, self.real_homes[home], "thing")
 
     async def _change(self, step: Step) -> None:
         match step:
-            case Grant(user, right):
-                await self._grant(user, right)
-            case Revoke(user, right):
-                await self._revoke(user, right)
+            case Grant(user, permission):
+                await self._grant(user, permission)
+            case Revoke(user, permission):
+                await self._revoke(user, permission)
             case Bind(entity, home):
                 await self._bind(entity, home)
             case _:
                 await super()._change(step)
 
-    async def _grant(self, user: int | None, right: delivery_model.Permission) -> None:
-        asked, real = monotonic(), self._real(right)
+    async def _grant(self, user: int | None, permission: delivery_model.Permission) -> None:
+        asked, real = monotonic(), self._real(permission)
         if user is None:
-            await self._store.groups.grant(self._project, self._group, real)
+            await self._stored.grant_group(self._group, real)
         else:
-            await self._store.permissions.grant(self._project, self._users[user], real)
-        self._granted.add((user, right))
-        self._note_rights(user, right, asked)
+            await self._stored.grant(self._users[user], real)
+        self._granted.add((user, permission))
+        self._note_permissions(user, permission, asked)
 
-    async def _revoke(self, user: int | None, right: delivery_model.Permission) -> None:
-        asked, real = monotonic(), self._real(right)
+    async def _revoke(self, user: int | None, permission: delivery_model.Permission) -> None:
+        asked, real = monotonic(), self._real(permission)
         if user is None:
-            await self._store.groups.revoke(self._project, self._group, real)
+            await self._stored.revoke_group(self._group, real)
         else:
-            await self._store.permissions.revoke(self._project, self._users[user], real)
-        self._granted.remove((user, right))
-        self._note_rights(user, right, asked)
+            await self._stored.revoke(self._users[user], real)
+        self._granted.remove((user, permission))
+        self._note_permissions(user, permission, asked)
 
     async def _bind(self, entity: str, home: int) -> None:
-        truth, bound = self.truth.bindings[entity], await self._store.entities.get(self._project, entity)
+        truth, bound = (
+            self.truth.bindings[entity],
+            await self._stored.store.entities.get(self._stored.project, entity),
+        )
         if bound is not None:
             asked = monotonic()
-            await self._store.entities.delete(self._project, entity)
+            await self._stored.store.entities.delete(self._stored.project, entity)
             truth.become(NOWHERE, asked, monotonic())
         if home != NOWHERE:
             asked = monotonic()
             await self._make_entity(entity, home)
             truth.become(home, asked, monotonic())
 
-    def _note_rights(self, whose: int | None, right: delivery_model.Permission, asked: float) -> None:
+    def _note_permissions(
+        self, whose: int | None, permission: delivery_model.Permission, asked: float
+    ) -> None:
         """Who has it from a grant and from the group loses it with the last of the two."""
         for user in GROUP if whose is None else (whose,):
-            has_it = (user, right) in self._granted or (user in GROUP and (None, right) in self._granted)
-            fact = self.truth.rights[user, right]
+            has_it = (user, permission) in self._granted or (
+                user in GROUP and (None, permission) in self._granted
+            )
+            fact = self.truth.permissions[user, permission]
             if fact.changes[-1].value != has_it:
                 fact.become(has_it, asked, monotonic())
 
-    def _real(self, right: delivery_model.Permission) -> Permission:
-        real = {Kind.HOMES: self.real_homes, Kind.DEVICES: self.real_devices}.get(right.kind)
-        subject = right.what if real is None else real[int(right.what)]
-        return Permission(READS[right.kind], str(subject))
+    def _real(self, permission: delivery_model.Permission) -> str:
+        real = {Kind.HOMES: self.real_homes, Kind.DEVICES: self.real_devices}.get(permission.kind)
+        subject = permission.what if real is None else real[int(permission.what)]
+        return f"{READS[permission.kind]}:{subject}"
 
 
 @asynccontextmanager

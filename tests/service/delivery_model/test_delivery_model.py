@@ -274,7 +274,7 @@ class TestPermissions:
         truth = Truth(by_permission=True)
         truth.places[DEVICE] = truth.bindings["lamp"] = Fact(HOME)
         for kind, what in ((Kind.HOMES, HOME), (Kind.DEVICES, DEVICE), (Kind.ENTITIES, "lamp")):
-            truth.rights[USER, Permission(kind, what)] = Fact(True)
+            truth.permissions[USER, Permission(kind, what)] = Fact(True)
         return truth
 
     @pytest.mark.parametrize("someone", EVERYONE[1:], ids=lambda each: each.filter.kind.value)
@@ -282,8 +282,8 @@ class TestPermissions:
         self, truth: Truth, someone: Listener
     ) -> None:
         assert must_accept(truth, someone)
-        for (_, right), fact in list(truth.rights.items()):
-            if right.kind is someone.filter.kind:
+        for (_, permission), fact in list(truth.permissions.items()):
+            if permission.kind is someone.filter.kind:
                 fact.become(False, 20, 21)
                 fact.become(True, 30, 31)
         assert truth.must_receive(someone, device_event(18, 19))

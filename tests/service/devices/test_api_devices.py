@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.store.keys import ProjectSlot
 from kit.client import listen
 from kit.homes import HomeWithDevice, home_with_device
 from kit.node import NodeProcess, eventually
@@ -169,9 +168,9 @@ async def test_other_changes_are_refused_by_name(at_home: HomeWithDevice, field:
     assert await at_home.get(path, at_home.owner.key) == before
 
 
-async def fill(at_home: HomeWithDevice, device: int) -> ProjectSlot:
+async def fill(at_home: HomeWithDevice, device: int) -> Any:
     """Give the device something that it has only in this home."""
-    slot = ProjectSlot(at_home.tenant.project)
+    slot = at_home.tenant.slot
     await at_home.tenant.redis.hset(slot.values("device", device), "k", "{}")
     await at_home.tenant.redis.zadd(slot.value_keys("device", device), {"k": 0})
     await at_home.tenant.store.devices._database.write(

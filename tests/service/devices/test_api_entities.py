@@ -10,13 +10,8 @@ from typing import Any
 import orjson
 import pytest
 import pytest_asyncio
-from redis.asyncio import Redis
 from yarl import URL
 
-from homewire.entities.store import Entity
-from homewire.projects.models import AccountSystem, KeyScope
-from homewire.repositories import Store
-from homewire.store.keys import ProjectSlot
 from kit.client import listen, refusal
 from kit.node import NodeProcess, private_node
 from kit.tenant import Account, Tenant, tenant_of
@@ -74,8 +69,8 @@ class Reply:
 
 async def site_of(tenant: Tenant) -> Site:
     user, other = await tenant.user(), await tenant.user()
-    permissions = (KeyScope.ADMIN, KeyScope.SEND_EVENT)
-    _, admin = await tenant.store.project_keys.create(tenant.project, "server", permissions)
+    permissions = ("admin", "send-event")
+    admin = await tenant.project_key(*permissions)
     return Site(tenant, user, await tenant.homes(user, 2), await tenant.home(other), admin)
 
 
@@ -215,9 +210,9 @@ async def test_home_has_a_bound_of_entities() -> None:
 
 async def test_deleted_home_takes_its_entities_along(site: Site) -> None:
     tenant, home = site.tenant, site.homes[0]
-    store, project, slot = tenant.store, tenant.project, ProjectSlot(tenant.project)
+    store, project, slot = tenant.store, tenant.project, tenant.slot
     for number in range(510):
-        await store.entities.create(Entity(f"e{number}", project, home, "room"), 10_000)
+        await tenant.entity(f"e{number}", home)
     await site.made("stays", site.homes[1])
     await store.homes.delete(project, home)
     assert [each["entityId"] for each in (await site.ask("GET", site.path)).json] == ["stays"]
@@ -226,19 +221,6 @@ async def test_deleted_home_takes_its_entities_along(site: Site) -> None:
     )
     assert await tenant.redis.zrange(slot.entity_ids, 0, -1) == [b"stays"]
     await site.made("e7", site.homes[1])
-
-
-async def test_between_deletion_and_sweep_an_entity_is_gone(store: Store, redis_client: Redis) -> None:
-    """The tombstone alone stands, as after a crash."""
-    project = (await store.projects.create("entities", AccountSystem.EMAIL)).id
-    user = await store.users.create(project, "Ada", email="ada@example.com")
-    home = (await store.homes.create(project, "home", user.id)).id
-    await store.entities.create(Entity("e", project, home, "room"), 10)
-    assert await store.entities.bindings(project, ["e", "unbound"]) == {"e": home}
-    await redis_client.zadd(ProjectSlot(project).deleted_homes, {str(home): home})
-    assert await store.entities.bindings(project, ["e"]) == {}
-    assert await store.entities.get(project, "e") is None
-    assert await store.entities.find(project) == ([], 0)
 
 
 async def send(site: Site, home: int, entity: str | None, **headers: str) -> Reply:

@@ -14,9 +14,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from homewire.redis.embedded import EmbeddedServer
 from kit.client import listen
-from kit.node import CLUSTER, private_node
+from kit.node import private_node
+from kit.redis_server import embedded_server
 from kit.tenant import Tenant, tenant_of
 from kit.warm import run_homewire
 
@@ -122,7 +122,7 @@ def words_of(line: bytes) -> list[str]:
 
 async def test_demo_and_bulk_ingest_run_without_errors(short_directory: Path) -> None:
     """From the command line to the node's end, with more than 1,000 of everything that may be many."""
-    async with EmbeddedServer(short_directory / "redis", "everysec", CLUSTER) as server:
+    async with embedded_server(short_directory / "redis") as server:
         async with watching(server.url) as watched:
             options = ("--redis", server.url, "--data-dir", str(short_directory / "cli"), "--json")
             size = ("--homes", "20", "--devices", "60", "--users", "3")

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import OfflineCommands
 from kit.node import NodeProcess
 from kit.presence import WatchedHome, running_nodes, watched_home
 
@@ -66,9 +65,8 @@ async def test_device_at_this_node_is_connected_before_it_is_written_down(watche
 
 
 async def test_project_says(watched: WatchedHome) -> None:
-    configure, project = watched.tenant.store.projects.configure, watched.tenant.project
     assert await put(watched, 0) == (204, None)
-    await configure(project, offline_commands=OfflineCommands.REFUSE)
+    await watched.tenant.refuse_offline_commands()
     # Another process changed it: the nodes read so in their streams.
     for node in (0, 1):
         while (answer := await put(watched, node)) == (204, None):

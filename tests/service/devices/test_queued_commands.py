@@ -10,9 +10,8 @@ from typing import Any
 import msgpack
 import pytest
 
-from homewire.clock import MACHINE_CLOCK
-from homewire.store.keys import ProjectSlot
 from kit.client import Socket
+from kit.clock import now_ms
 from kit.node import NodeProcess, eventually
 from kit.presence import WatchedHome, running_nodes, watched_home
 
@@ -107,7 +106,7 @@ async def test_they_wait_and_come_first_and_in_order(watched: WatchedHome) -> No
         await put(watched, "6", queue=None)
         assert await receive_many(socket, 6) == ["1", "2", "3", "4", "5", "6"]
         await until_kept(watched, 0)
-    slot, device_id = ProjectSlot(watched.tenant.project), watched.device.id
+    slot, device_id = watched.tenant.slot, watched.device.id
     left = [slot.device_commands(device_id), slot.device_command_ends(device_id)]
     assert await watched.tenant.redis.exists(*left) == 0
     async with await watched.connect(1) as socket:
@@ -164,7 +163,7 @@ async def test_expired_command_is_not_delivered(watched: WatchedHome) -> None:
 
 async def test_queue_of_expired_commands_goes_by_itself(watched: WatchedHome) -> None:
     assert await put(watched, "too late", queue=1) == (204, None)
-    slot, device_id = ProjectSlot(watched.tenant.project), watched.device.id
+    slot, device_id = watched.tenant.slot, watched.device.id
 
     async def is_gone() -> bool:
         names = [slot.device_commands(device_id), slot.device_command_ends(device_id)]
@@ -181,8 +180,8 @@ async def test_queue_has_bounds(watched: WatchedHome) -> None:
     assert status == 429
     assert answer["data"] == {"limit": "queued_commands", "most": MOST}
     # What expired makes room. (Its ticket was the last one.)
-    ends = ProjectSlot(watched.tenant.project).device_command_ends(watched.device.id)
-    assert await watched.tenant.redis.zadd(ends, {str(MOST): MACHINE_CLOCK.now_ms() - 1}, ch=True) == 1
+    ends = watched.tenant.slot.device_command_ends(watched.device.id)
+    assert await watched.tenant.redis.zadd(ends, {str(MOST): now_ms() - 1}, ch=True) == 1
     assert await kept(watched) == MOST - 1
     assert await put(watched, "the last") == (204, None)
     async with await watched.connect() as socket:

@@ -201,7 +201,7 @@ async def test_nothing_is_lost_or_repeated_when_redis_dies_under_load(
                 async def restarted(old: int = pid) -> bool:
                     try:
                         return await redis_pid(tenant) != old
-                    except RedisError:
+                    except (RedisError, OSError):
                         return False
 
                 await eventually(restarted, 20)

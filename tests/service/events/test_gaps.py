@@ -13,17 +13,15 @@ import msgpack
 import orjson
 import pytest
 
-from homewire._core import shard_of
-from homewire.bus.shards import epoch_key, events_key
 from kit.client import CLOSE, TEXT, Socket, listen
 from kit.clock import suspended
+from kit.in_redis import SHARDS, epoch_key, epoch_of, events_key, shard_of, stream_of
 from kit.node import NodeProcess, eventually, running_node
 from kit.redis_server import BusServer, running_server
 from kit.tenant import Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 RESYNC = 4002
-SHARDS = 64
 
 
 @contextmanager
@@ -54,7 +52,7 @@ async def two_listeners(tenant: Tenant, node: NodeProcess) -> AsyncIterator[tupl
         while len(homes) < 2:
             user = await tenant.user()
             home = await tenant.home(user)
-            shards = {shard_of(user.id, SHARDS), shard_of(home, SHARDS)}
+            shards = {shard_of(user.id), shard_of(home)}
             if taken & shards:
                 continue
             taken |= shards
@@ -87,7 +85,7 @@ async def test_entries_trimmed_before_they_were_read_are_counted_and_their_liste
         async with tenant_of(other) as tenant, two_listeners(tenant, node) as (homes, sockets):
             for home, socket in zip(homes, sockets, strict=True):
                 await goes_on(tenant, home, socket)
-            stream = events_key(shard_of(homes[0], SHARDS))
+            stream = stream_of(homes[0])
             with stopped(node):
                 await tenant.send(*({"homeId": homes[0], "eventType": str(n)} for n in range(10)))
                 assert await tenant.redis.xtrim(stream, maxlen=3, approximate=False) > 7
@@ -106,7 +104,7 @@ async def test_entries_trimmed_after_reading_are_no_gap() -> None:
         async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
             for _ in range(20):
                 await goes_on(tenant, homes[0], sockets[0])
-            await tenant.redis.xtrim(events_key(shard_of(homes[0], SHARDS)), maxlen=0, approximate=False)
+            await tenant.redis.xtrim(stream_of(homes[0]), maxlen=0, approximate=False)
             server.kill()
             server.start()  # a reconnect looks at every shard
             await reconnected(node)
@@ -137,7 +135,7 @@ def cut(server: BusServer, size: int) -> None:
 async def test_append_only_file_that_was_cut_back_is_noticed() -> None:
     with running_server() as server, nodes(server, 1) as (node,):
         async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
-            before = await tenant.redis.get(epoch_key(shard_of(homes[0], SHARDS)))
+            before = await tenant.redis.get(epoch_of(homes[0]))
             await goes_on(tenant, homes[1], sockets[1])
             size = newest_aof(server).stat().st_size
             await goes_on(tenant, homes[0], sockets[0])
@@ -147,7 +145,7 @@ async def test_append_only_file_that_was_cut_back_is_noticed() -> None:
             await received_until_resync(sockets[0])
 
             async def renewed() -> bool:
-                return bool(before != await tenant.redis.get(epoch_key(shard_of(homes[0], SHARDS))))
+                return bool(before != await tenant.redis.get(epoch_of(homes[0])))
 
             await eventually(renewed)
             # The core tells Python, which is not waited for.
@@ -169,7 +167,7 @@ async def test_cut_that_newer_entries_have_covered_is_noticed() -> None:
                 event = b"\x01" + msgpack.packb([1, 1, homes[0], 0, None, 1, "t", None, None, 0, None])
                 async with server.client() as client:
                     for _ in range(5):
-                        await client.xadd(events_key(shard_of(homes[0], SHARDS)), {"e": event})
+                        await client.xadd(stream_of(homes[0]), {"e": event})
             await received_until_resync(sockets[0])
 
 
@@ -225,7 +223,7 @@ def garbage() -> list[dict[Any, Any]]:
 async def test_garbage_in_a_stream_is_counted_and_skipped() -> None:
     with running_server() as server, nodes(server, 1) as (node,):
         async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
-            shard = shard_of(homes[0], SHARDS)
+            shard = shard_of(homes[0])
             for fields in garbage():
                 await tenant.redis.xadd(events_key(shard), dict(fields))
             await goes_on(tenant, homes[0], sockets[0])
@@ -247,7 +245,7 @@ async def test_entry_of_a_newer_version_is_not_skipped_silently(entry: bytes) ->
     with running_server() as server, nodes(server, 1) as (node,):
         async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
             await tenant.send({"homeId": homes[0], "eventType": "before"})
-            await tenant.redis.xadd(events_key(shard_of(homes[0], SHARDS)), {"e": entry})
+            await tenant.redis.xadd(stream_of(homes[0]), {"e": entry})
             assert await sockets[0].receive_type() == "before"
             await received_until_resync(sockets[0])
             # The other home is in another shard.

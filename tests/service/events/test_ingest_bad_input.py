@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import KeyScope
 from kit.client import Answer, RawConnection, listen, raw_request
 from kit.node import NodeProcess, private_node
 from kit.tenant import Account, Tenant, tenant_of
@@ -163,7 +162,7 @@ async def test_target_of_another_project_is_unknown(targets: Targets, node: Node
 
 async def test_keys_of_the_wrong_kind(targets: Targets) -> None:
     tenant = targets.tenant
-    _, weak = await tenant.store.project_keys.create(tenant.project, "weak", [KeyScope.READ])
+    weak = await tenant.project_key("read")
     event, command = {"eventType": "t"}, {"action": "t"}
     cases: list[tuple[str, object, list[str]]] = [
         (f"/devices/{targets.device.id}/event", event, [targets.user.key, tenant.key]),

@@ -9,12 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from homewire._core import shard_of
-from homewire.projects.models import AccessControl, AccountSystem, KeyScope
-from kit.accounts import PASSWORD, accounts_of
+from kit.accounts import PASSWORD, tenant_with_app
 from kit.client import listen, refusal
-from kit.control_records import SHARDS
 from kit.homes import PATH
+from kit.in_redis import shard_of
 from kit.node import CLUSTER, NodeProcess, private_node
 from kit.redis_link import RedisLink, redis_link
 from kit.tenant import tenant_of
@@ -42,10 +40,10 @@ def _let_read(tail: RedisLink) -> Iterator[None]:
 
 
 async def test_session_that_was_ended_is_refused(late: NodeProcess, tail: RedisLink) -> None:
-    async with accounts_of(late, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(late, "email") as people:
         await people.member("ada@example.com")
         key = (await people.sign_in(email="ada@example.com", password=PASSWORD)).body["token"]
-        ask = people.tenant.ask
+        ask = people.ask
         assert (await ask("GET", "/userSession", key)).status == 200
         tail.may_read.clear()
         assert (await ask("DELETE", "/userSession", key)).status == 204
@@ -69,29 +67,29 @@ async def test_removed_member_sees_and_changes_nothing_before_tail_reads(
 
 async def test_user_without_a_revoked_permission_changes_nothing(late: NodeProcess, tail: RedisLink) -> None:
     """By each permission that is asked for in a request, whether to a user or to a group of theirs."""
-    async with tenant_of(late, access_control=AccessControl.PERMISSION) as tenant:
+    async with tenant_of(late, access_control="permission") as tenant:
         owner, guest = await tenant.user(), await tenant.user()
         home = await tenant.home(owner)
         device = (await tenant.device(home)).id
-        _, admin = await tenant.store.project_keys.create(tenant.project, "admin", [KeyScope.ADMIN])
+        admin = await tenant.project_key("admin")
         project = f"/projects/{tenant.project}"
         made = await tenant.ask("POST", f"{project}/groups", admin, {"name": "guests"})
         group = made.body["id"]
         path = f"{project}/groups/{group}/members/{guest.id}"
         assert (await tenant.ask("PUT", path, admin)).status == 204
-        for right, path in (
+        for permission, path in (
             (f"write:home:{home}", f"/homes/{home}/kv/light"),
             (f"write:device:{device}", f"/devices/{device}/kv/light"),
         ):
             for whose in ({"userId": guest.id}, {"groupId": group}):
                 granted = await tenant.ask(
-                    "POST", f"{project}/permissions", admin, {**whose, "permission": right}
+                    "POST", f"{project}/permissions", admin, {**whose, "permission": permission}
                 )
                 assert granted.status == 204
                 assert (await tenant.ask("PUT", path, guest.key, {"value": 1})).status == 204
                 tail.may_read.clear()
                 [(name, number)] = whose.items()
-                revoked = f"{project}/permissions?{name}={number}&permission={right}"
+                revoked = f"{project}/permissions?{name}={number}&permission={permission}"
                 assert (await tenant.ask("DELETE", revoked, admin)).status == 204
                 assert (await tenant.ask("PUT", path, guest.key, {"value": 2})).status == 404
                 tail.may_read.set()
@@ -145,9 +143,9 @@ async def test_closed_listener_received_events_acknowledged_before(
     """Also by a tail that comes back and looks at one shard after the other."""
     async with tenant_of(late) as tenant:
         user = await tenant.user()
-        homes = sorted([await tenant.home(user) for _ in range(4)], key=lambda each: shard_of(each, SHARDS))
+        homes = sorted([await tenant.home(user) for _ in range(4)], key=lambda each: shard_of(each))
         moved, stays = await tenant.device(homes[0]), await tenant.device(homes[-1])
-        assert shard_of(homes[0], SHARDS) < shard_of(homes[-1], SHARDS)
+        assert shard_of(homes[0]) < shard_of(homes[-1])
         async with await listen(late.url, f"{PATH}?deviceId={moved.id},{stays.id}", user.key) as socket:
             tail.may_read.clear()
             await tenant.send({"deviceId": stays.id, "eventType": "before"})

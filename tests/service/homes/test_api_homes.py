@@ -8,14 +8,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.homes.models import Role
-from homewire.projects.models import KeyScope
-from homewire.store.keys import ProjectSlot
 from kit.client import listen
 from kit.homes import HomeWithMembers, home_with_members
 from kit.node import NodeProcess, private_node
 from kit.redis_server import MAX_SCRIPT_WORDS, watched_scripts
-from kit.tenant import Tenant, tenant_of
+from kit.tenant import Tenant, new_project, tenant_of
 
 ABSENT = 987_654_321
 
@@ -75,8 +72,7 @@ async def test_home_is_hidden_from_other_users(at_home: HomeWithMembers) -> None
     assert (await at_home.ask("GET", "/homes/none", at_home.owner.key)).status == 404
     for method, body in (("PATCH", {"name": "mine"}), ("DELETE", None)):
         assert (await at_home.ask(method, at_home.path, at_home.stranger.key, body)).status == 404
-    other = await at_home.tenant.store.projects.create("other", (await _project(at_home)).accounts)
-    foreign = (await at_home.tenant.store.project_keys.create(other.id, "k", [KeyScope.ADMIN]))[1]
+    foreign = await (await new_project(at_home.tenant.redis)).project_key("admin")
     assert (await at_home.ask("DELETE", at_home.path, foreign)).status == 404
     assert (await at_home.ask("GET", at_home.path, at_home.owner.key)).body["name"] == "home"
 
@@ -166,7 +162,7 @@ async def test_deleted_home_is_gone_with_its_contents(at_home: HomeWithMembers) 
     released = await tenant.store.devices.get(tenant.project, device.id)
     assert released is not None
     assert released.home_id is None
-    slot = ProjectSlot(tenant.project)
+    slot = tenant.slot
     names = (slot.home(at_home.home), slot.home_members(at_home.home), slot.home_devices(at_home.home))
     assert await tenant.redis.exists(*names, slot.deleted_homes) == 0
 
@@ -245,11 +241,11 @@ async def test_user_is_in_so_many_homes_at_most(node: NodeProcess) -> None:
 
 
 async def test_home_of_very_many_members_is_deleted_within_bounds(at_home: HomeWithMembers) -> None:
-    tenant, slot, count = at_home.tenant, ProjectSlot(at_home.tenant.project), 3_000
+    tenant, slot, count = at_home.tenant, at_home.tenant.slot, 3_000
     home = await tenant.home(at_home.owner)
     async with tenant.redis.pipeline(transaction=False) as pipeline:
         for user in range(10**9, 10**9 + count):
-            pipeline.hset(slot.home_members(home), str(user), f"{Role.MEMBER} 1")
+            pipeline.hset(slot.home_members(home), str(user), "member 1")
             pipeline.zadd(slot.user_homes(user), {str(home): home})
         await pipeline.execute()
     async with watched_scripts(tenant.redis) as sizes:

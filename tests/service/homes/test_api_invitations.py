@@ -11,10 +11,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import ClientInfo
-from homewire.store.keys import ProjectSlot
-from kit.homes import HomeWithMembers, home_with_members, key_of
+from kit.homes import HomeWithMembers, home_with_members
 from kit.node import NodeProcess
 from kit.tenant import Account, Reply, Tenant, tenant_of
 
@@ -30,27 +27,25 @@ async def at_home(tenant: Tenant) -> HomeWithMembers:
 @pytest_asyncio.fixture
 async def phones(node: NodeProcess) -> AsyncIterator[tuple[Tenant, Account, int]]:
     """A project with phone accounts, a user of it, and the user's home."""
-    async with tenant_of(node, AccountSystem.PHONE) as tenant:
+    async with tenant_of(node, "phone") as tenant:
         yield tenant, *await _owner(tenant, "+14155550100")
 
 
 @pytest_asyncio.fixture
 async def byou(node: NodeProcess) -> AsyncIterator[tuple[Tenant, Account, int]]:
-    async with tenant_of(node, AccountSystem.BYOU) as tenant:
+    async with tenant_of(node, "byou") as tenant:
         yield tenant, *await _owner(tenant)
 
 
 async def _owner(tenant: Tenant, phone: str | None = None) -> tuple[Account, int]:
     user = await tenant.store.users.create(tenant.project, "Owner", phone=phone)
-    _, key = await tenant.store.sessions.open(
-        tenant.project, user.id, "controller_app", ClientInfo(user_agent="test")
-    )
+    _, key = await tenant.session(user.id, "controller_app")
     owner = Account(user.id, key)
     return owner, await tenant.home(owner)
 
 
 async def keys_of(tenant: Tenant) -> set[str]:
-    pattern = ProjectSlot(tenant.project).prefix + "*"
+    pattern = tenant.slot.prefix + "*"
     return {name.decode() async for name in tenant.redis.scan_iter(pattern, count=1000)}
 
 
@@ -244,6 +239,6 @@ async def test_byou_projects_add_users_that_exist(byou: tuple[Tenant, Account, i
     ):
         refused = await tenant.ask("POST", path, owner.key, body)
         assert (refused.status, refused.body["data"]["field"]) == (403, field)
-    admin = await key_of(tenant, KeyScope.ADMIN)
+    admin = await tenant.project_key("admin")
     other = await tenant.store.users.create(tenant.project, "Cy")
     assert (await tenant.ask("POST", path, admin, {"userId": other.id})).status == 201

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.homes.models import Role
 from kit.client import listen
 from kit.homes import HomeWithMembers, home_with_members
 from kit.tenant import Tenant
@@ -149,7 +148,7 @@ async def test_only_owners_change_roles(at_home: HomeWithMembers) -> None:
     )
     assert demoted.status == 204
     assert await at_home.roles() == {at_home.owner.id: "member", at_home.member.id: "owner"}
-    # Without a role nothing changes, and it is asked for the same right.
+    # Without a role nothing changes, and it is asked for the same permission.
     assert (await at_home.ask("PATCH", path, at_home.member.key, {})).status == 204
     assert (await at_home.ask("PATCH", path, at_home.owner.key, {})).status == 403
     assert await at_home.roles() == {at_home.owner.id: "member", at_home.member.id: "owner"}
@@ -185,7 +184,7 @@ async def test_invalid_change_of_member_is_refused_by_field(
 
 async def test_one_of_two_owners_leaving_at_once_stays(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
-    await tenant.store.homes.set_role(tenant.project, at_home.home, at_home.member.id, Role.OWNER)
+    await tenant.make_owner(at_home.home, at_home.member.id)
     guest = await tenant.user()
     for _ in range(10):
         await tenant.store.homes.add_member(tenant.project, at_home.home, guest.id)
@@ -214,7 +213,7 @@ async def test_one_of_two_owners_demoting_each_other_stays_owner(at_home: HomeWi
     tenant = at_home.tenant
     for _ in range(10):
         for each in (at_home.owner, at_home.member):
-            await tenant.store.homes.set_role(tenant.project, at_home.home, each.id, Role.OWNER)
+            await tenant.make_owner(at_home.home, each.id)
         answers = await asyncio.gather(
             at_home.set_role(at_home.owner.key, at_home.member.id, "member"),
             at_home.set_role(at_home.member.key, at_home.owner.id, "member"),

@@ -14,23 +14,20 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from homewire._core import event_envelope, event_json, parse_event, shard_of
-from homewire.bus.shards import events_key
-from homewire.projects.models import AccessControl
 from kit.client import TEXT, TIMEOUT_S, Socket, listen, listen_if_allowed, refusal
 from kit.clock import ROUNDS, meetings
-from kit.control_records import SHARDS
 from kit.homes import PATH, READ, TwoHomes
+from kit.in_redis import envelope, event_of, stream_of
 from kit.node import NodeProcess, eventually
-from kit.tenant import Tenant, tenant_of
+from kit.tenant import ACCESS_CONTROLS, Tenant, tenant_of
 
 COME_BACK, NO_ACCESS = 4004, 4500
 NAMED: Final = [
     (access, name)
-    for access in AccessControl
+    for access in ACCESS_CONTROLS
     for name in READ
     # A member receives an entity in every home: such a socket follows homes.
-    if (access, name) != (AccessControl.MEMBERSHIP, "entityId")
+    if (access, name) != ("membership", "entityId")
 ]
 """Filters that name something of a home, by the access control of the project."""
 
@@ -40,11 +37,9 @@ class SwitchedHomes(TwoHomes):
 
     async def happen_behind(self, kind: str) -> None:
         """An event of the first home, as a node stores it that has not read of the deactivation yet."""
-        home, event = self.homes[0], orjson.dumps({"eventType": kind, "entityId": self.entities[0]})
-        envelope = event_envelope(
-            parse_event(event), self.tenant.project, home, 0, 1, None, None, self.tenant.key_id, "server"
-        )
-        await self.tenant.redis.xadd(events_key(shard_of(home, SHARDS)), {"e": envelope})
+        home, event = self.homes[0], {"eventType": kind, "entityId": self.entities[0]}
+        stored = envelope(event, self.tenant.project, home, key_id=self.tenant.key_id, key_name="server")
+        await self.tenant.redis.xadd(stream_of(home), {"e": stored})
 
     async def switch(self, on: bool, home: int = 0) -> None:
         await self.tenant.store.homes.set_deactivated(self.tenant.project, self.homes[home], not on)
@@ -82,7 +77,7 @@ async def switched(tenant: Tenant) -> SwitchedHomes:
 
 @pytest_asyncio.fixture
 async def any_house(node: NodeProcess, request: pytest.FixtureRequest) -> AsyncIterator[SwitchedHomes]:
-    """In a project where memberships, or rights, say what each connection receives."""
+    """In a project where memberships, or permissions, say what each connection receives."""
     async with tenant_of(node, access_control=request.param) as tenant:
         made = await SwitchedHomes.of(tenant)
         await made.grant_all(made.member)
@@ -305,6 +300,6 @@ async def test_memberships_and_activations_at_once_deliver_by_state_of_event(
 
 async def _events_in_the_shard(tenant: Tenant, home: int) -> list[str]:
     """The types of all events of a home that were ever sent, whether received or not."""
-    entries: Any = await tenant.redis.xrange(events_key(shard_of(home, SHARDS)))
-    events = (orjson.loads(event_json(fields[b"e"]) or b"{}") for _, fields in entries)
+    entries: Any = await tenant.redis.xrange(stream_of(home))
+    events = (event_of(fields[b"e"]) for _, fields in entries)
     return [event["eventType"] for event in events if event.get("homeId") == home]

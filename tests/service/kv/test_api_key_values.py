@@ -13,8 +13,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from homewire.projects.models import KeyScope
-from homewire.store.keys import ProjectSlot
 from kit.client import listen, raw_request
 from kit.node import NodeProcess, private_node
 from kit.redis_server import MAX_SCRIPT_WORDS, watched_scripts
@@ -46,8 +44,8 @@ async def put(tenant: Tenant, path: str, key: str, value: Any) -> None:
     assert (await ask(tenant, "PUT", path, key, {"value": value})).status == 204
 
 
-async def key_with(tenant: Tenant, *permissions: KeyScope) -> str:
-    return (await tenant.store.project_keys.create(tenant.project, "kv", permissions))[1]
+async def key_with(tenant: Tenant, *permissions: str) -> str:
+    return await tenant.project_key(*permissions)
 
 
 @dataclass
@@ -153,9 +151,9 @@ async def test_whole_object_may_be_put_back(tenant: Tenant, owners: ValueOwners)
 
 async def test_callers_read_and_write_by_access(tenant: Tenant, owners: ValueOwners) -> None:
     stranger, other = await tenant.user(), await tenant.device(owners.home)
-    reader = await key_with(tenant, KeyScope.READ)
-    writer = await key_with(tenant, KeyScope.WRITE_KV)
-    admin = await key_with(tenant, KeyScope.ADMIN)
+    reader = await key_with(tenant, "read")
+    writer = await key_with(tenant, "write-kv")
+    admin = await key_with(tenant, "admin")
     member, device = owners.user.key, owners.device.key
     # Of a home its devices are no members.
     for path, readers, writers in (
@@ -195,7 +193,7 @@ async def test_listeners_receive_each_change_once(tenant: Tenant, owners: ValueO
     user, device = owners.user, owners.device
     everything = await listen(tenant.url, SOCKET, user.key)
     of_device = await listen(tenant.url, f"{SOCKET}?deviceId={device.id}", user.key)
-    writer = await key_with(tenant, KeyScope.WRITE_KV)
+    writer = await key_with(tenant, "write-kv")
     async with everything, of_device:
         await put(tenant, f"{owners.path}/k", user.key, 9007199254740993)
         await put(tenant, f"{owners.device_path}/d", device.key, {"n": [1]})
@@ -214,7 +212,7 @@ async def test_listeners_receive_each_change_once(tenant: Tenant, owners: ValueO
         assert [each.get("originDeviceId") for each in received] == [None, device.id, None, device.id]
         assert received[1]["originDeviceClass"] == "sensor"
         assert "originProjectKeyId" not in received[0]
-        assert received[2]["originProjectKeyName"] == "kv"
+        assert received[2]["originProjectKeyName"] == "key"
         assert [await of_device.receive_json() for _ in range(2)] == [received[1], received[3]]
         assert await of_device.is_alive()
 
@@ -293,7 +291,7 @@ def first_difference(found: list[str], expected: list[str]) -> tuple[str | None,
 
 
 async def test_list_without_bounds_is_whole(tenant: Tenant, owners: ValueOwners) -> None:
-    slot, count = ProjectSlot(tenant.project), 1_501
+    slot, count = tenant.slot, 1_501
     names = [f"k{number:04}" for number in range(count)]
     await tenant.redis.hset(slot.values("home", owners.home), mapping=dict.fromkeys(names, "7 1"))
     await tenant.redis.zadd(slot.value_keys("home", owners.home), dict.fromkeys(names, 0))
@@ -331,7 +329,7 @@ async def test_values_have_a_bound_for_each_home_and_device() -> None:
 async def test_parallel_changes_of_one_key_leave_value_and_index_agreed(
     tenant: Tenant, owners: ValueOwners
 ) -> None:
-    slot = ProjectSlot(tenant.project)
+    slot = tenant.slot
     values, keys = slot.values("home", owners.home), slot.value_keys("home", owners.home)
     async with await listen(tenant.url, SOCKET, owners.user.key) as socket:
         for turn in range(6):
@@ -373,7 +371,7 @@ async def test_parallel_changes_of_one_key_leave_value_and_index_agreed(
 async def test_home_with_100_000_values_is_deleted_without_a_stall(
     tenant: Tenant, owners: ValueOwners
 ) -> None:
-    user, slot, redis = owners.user, ProjectSlot(tenant.project), tenant.redis
+    user, slot, redis = owners.user, tenant.slot, tenant.redis
     home = await tenant.home(user)
     values, keys, path = slot.values("home", home), slot.value_keys("home", home), f"/homes/{home}/kv/one"
     await put(tenant, path, user.key, 1)
@@ -391,7 +389,7 @@ async def test_home_with_100_000_values_is_deleted_without_a_stall(
 async def test_values_of_a_deleted_device_are_gone(tenant: Tenant, owners: ValueOwners) -> None:
     await put(tenant, f"{owners.device_path}/k", owners.user.key, 1)
     await tenant.store.devices.delete(tenant.project, owners.device.id)
-    slot, device = ProjectSlot(tenant.project), owners.device.id
+    slot, device = tenant.slot, owners.device.id
     assert not await tenant.redis.exists(slot.values("device", device), slot.value_keys("device", device))
     assert (await ask(tenant, "PUT", f"{owners.device_path}/k", owners.user.key, {"value": 1})).status == 404
 

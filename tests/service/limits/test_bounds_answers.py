@@ -10,9 +10,6 @@ from typing import Any, Final
 
 import pytest
 
-from homewire.kv.store import MAX_BYTES_READ
-from homewire.server.streaming import PIECE
-from homewire.store.keys import ProjectSlot
 from kit.client import RawConnection
 from kit.node import NodeProcess, eventually, private_node, running_node
 from kit.tenant import Account, Tenant, tenant_of
@@ -23,6 +20,8 @@ VALUE_BYTES: Final = 40_000
 MANY: Final = 10
 STALL_S: Final = 5.0
 MIB: Final = 1024 * 1024
+MAX_BYTES_READ: Final = 128 * 1024
+PIECE: Final = 64 * 1024
 PAGE: Final = MAX_BYTES_READ + VALUE_BYTES + VALUES * 100
 """The most that one of these lists holds: a page of it."""
 
@@ -37,7 +36,7 @@ def strict() -> Iterator[NodeProcess]:
 async def full_home(tenant: Tenant, owner: Account) -> int:
     """A home with all these values, written straight into its hash."""
     home = await tenant.home(owner)
-    slot = ProjectSlot(tenant.project)
+    slot = tenant.slot
     values: dict[Any, Any] = dict.fromkeys(keys(), f'7 "{"x" * VALUE_BYTES}"')
     for start in range(0, VALUES, 100):
         some = dict(list(values.items())[start : start + 100])

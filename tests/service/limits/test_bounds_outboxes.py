@@ -158,7 +158,7 @@ async def test_reading_pauses_while_messages_are_not_taken() -> None:
                 async with tenant_of(second) as elsewhere:
                     # What is sent to the second node is delivered by the first, whose loop stands still.
                     tenant = Tenant(
-                        own.store, own.redis, second.url, own.project, own.key, own.key_id, elsewhere.http
+                        own.store, own.redis, own.project, second.url, own.key, own.key_id, elsewhere.http
                     )
 
                     async def deliver() -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import AccountSystem
-from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
+from kit.accounts import EMAIL, PASSWORD, TenantWithApp, tenant_with_app
 from kit.node import NodeProcess, private_node
 from kit.tenant import Reply
 
@@ -36,16 +35,16 @@ def busy_node() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def desks(busy_node: NodeProcess) -> AsyncIterator[tuple[Accounts, Accounts]]:
+async def desks(busy_node: NodeProcess) -> AsyncIterator[tuple[TenantWithApp, TenantWithApp]]:
     """Two projects on one node: of the one that floods, and of one whose people log in."""
     async with AsyncExitStack() as stack:
         first, second = [
-            await stack.enter_async_context(accounts_of(busy_node, AccountSystem.EMAIL)) for _ in range(2)
+            await stack.enter_async_context(tenant_with_app(busy_node, "email")) for _ in range(2)
         ]
         yield first, second
 
 
-async def log_in_meanwhile(people: Accounts, flood: list[asyncio.Task[Reply]]) -> None:
+async def log_in_meanwhile(people: TenantWithApp, flood: list[asyncio.Task[Reply]]) -> None:
     """One after the other, as long as the flood goes on, and once more."""
     going_on = True
     while going_on:
@@ -60,14 +59,14 @@ def limits_of(replies: list[Reply]) -> set[str]:
     return {data["limit"] for data in refusals}
 
 
-async def test_one_user_changes_the_password_so_often(desks: tuple[Accounts, Accounts]) -> None:
+async def test_one_user_changes_the_password_so_often(desks: tuple[TenantWithApp, TenantWithApp]) -> None:
     hostile, honest = desks
     await honest.member()
     user = await hostile.member()
-    key = await hostile.key(user)
+    key = await hostile.key_of(user)
     flood = [
         asyncio.create_task(
-            hostile.tenant.ask("PATCH", f"/users/{user}", key, {"password": f"staple battery {number}"})
+            hostile.ask("PATCH", f"/users/{user}", key, {"password": f"staple battery {number}"})
         )
         for number in range(FLOOD)
     ]
@@ -81,27 +80,27 @@ async def test_one_user_changes_the_password_so_often(desks: tuple[Accounts, Acc
     # Another user of the same project has places of their own, and a name costs none.
     other = await hostile.member("bob@example.com")
     changed = {"password": "another battery"}
-    assert (
-        await hostile.tenant.ask("PATCH", f"/users/{other}", await hostile.key(other), changed)
-    ).status == 204
-    assert (await hostile.tenant.ask("PATCH", f"/users/{user}", key, {"name": "Eve"})).status == 204
+    assert (await hostile.ask("PATCH", f"/users/{other}", await hostile.key_of(other), changed)).status == 204
+    assert (await hostile.ask("PATCH", f"/users/{user}", key, {"name": "Eve"})).status == 204
     metrics = await honest.node.metrics()
     refused = sum(reply.status == 429 for reply in replies)
     assert metrics['refused_total{limit="user_passwords"}'] == refused
 
 
-async def test_password_that_is_refused_is_not_counted(desks: tuple[Accounts, Accounts]) -> None:
+async def test_password_that_is_refused_is_not_counted(desks: tuple[TenantWithApp, TenantWithApp]) -> None:
     people, _ = desks
     user = await people.member()
-    path, key = f"/users/{user}", await people.key(user)
+    path, key = f"/users/{user}", await people.key_of(user)
     for _ in range(LIMITS["user_passwords"] + 1):
-        assert (await people.tenant.ask("PATCH", path, key, {"password": "short"})).status == 403
+        assert (await people.ask("PATCH", path, key, {"password": "short"})).status == 403
     for number in range(LIMITS["user_passwords"]):
         changed = {"password": f"staple battery {number}"}
-        assert (await people.tenant.ask("PATCH", path, key, changed)).status == 204
+        assert (await people.ask("PATCH", path, key, changed)).status == 204
 
 
-async def test_flood_of_registrations_does_not_block_logins(desks: tuple[Accounts, Accounts]) -> None:
+async def test_flood_of_registrations_does_not_block_logins(
+    desks: tuple[TenantWithApp, TenantWithApp],
+) -> None:
     hostile, honest = desks
     await honest.member()
     flood = [
@@ -114,7 +113,7 @@ async def test_flood_of_registrations_does_not_block_logins(desks: tuple[Account
     assert limits_of(replies) <= {"project_passwords"}
 
 
-async def test_full_lane_is_no_wrong_password(desks: tuple[Accounts, Accounts]) -> None:
+async def test_full_lane_is_no_wrong_password(desks: tuple[TenantWithApp, TenantWithApp]) -> None:
     hostile, honest = desks
     await honest.member()
     await hostile.member()

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import AccountSystem
-from kit.accounts import APP, PHONE, Accounts, accounts_of
+from kit.accounts import APP, PHONE, TenantWithApp, tenant_with_app
 from kit.node import NodeProcess, private_node
 from kit.tenant import Reply
 
@@ -37,35 +36,35 @@ def behind_proxy() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def desks(behind_proxy: NodeProcess) -> AsyncIterator[tuple[Accounts, Accounts]]:
+async def desks(behind_proxy: NodeProcess) -> AsyncIterator[tuple[TenantWithApp, TenantWithApp]]:
     """Two projects on one node: the one that strangers attack, and another. Each has a user."""
     async with AsyncExitStack() as stack:
         first, second = [
-            await stack.enter_async_context(accounts_of(behind_proxy, AccountSystem.PHONE)) for _ in range(2)
+            await stack.enter_async_context(tenant_with_app(behind_proxy, "phone")) for _ in range(2)
         ]
         for people in (first, second):
-            await people.tenant.store.users.create(people.project, "Ada", phone=PHONE, verified=True)
+            await people.store.users.create(people.project, "Ada", phone=PHONE, verified=True)
         yield first, second
 
 
-async def ask(people: Accounts, address: str, path: str, **options: Any) -> Reply:
+async def ask(people: TenantWithApp, address: str, path: str, **options: Any) -> Reply:
     headers = {"X-Forwarded-For": address}
-    async with people.tenant.http.post(path, headers=headers, **options) as answer:
+    async with people.http.post(path, headers=headers, **options) as answer:
         body = await answer.json() if answer.content_type == "application/json" else None
         return Reply(answer.status, body, answer.headers)
 
 
-async def ask_for_code(people: Accounts, address: str, phone: str = PHONE) -> Reply:
+async def ask_for_code(people: TenantWithApp, address: str, phone: str = PHONE) -> Reply:
     form = {"projectId": people.project, "phoneNumber": phone}
     return await ask(people, address, "/auth/user/sms", data=form)
 
 
-async def register(people: Accounts, address: str, phone: str) -> Reply:
+async def register(people: TenantWithApp, address: str, phone: str) -> Reply:
     body = {"projectId": people.project, "name": "Eve", "phoneNumber": phone}
     return await ask(people, address, "/users", json=body)
 
 
-async def log_in(people: Accounts, address: str) -> None:
+async def log_in(people: TenantWithApp, address: str) -> None:
     """Ask for a code, and log in with it."""
     assert (await ask_for_code(people, address)).status == 200
     sent = await people.messages(PHONE)
@@ -79,7 +78,7 @@ def limit(reply: Reply) -> str:
     return str(reply.body["data"]["limit"])
 
 
-async def use_up_registrations(people: Accounts) -> int:
+async def use_up_registrations(people: TenantWithApp) -> int:
     """Register ever new numbers from ever new networks until the project refuses; how many it took."""
     for number in range(2 * BUDGET):
         reply = await register(people, f"203.0.{number}.1", f"+1415555{number:04}")
@@ -90,7 +89,7 @@ async def use_up_registrations(people: Accounts) -> int:
 
 
 async def test_registrations_by_strangers_leave_a_part_of_the_budget_for_known_users(
-    desks: tuple[Accounts, Accounts],
+    desks: tuple[TenantWithApp, TenantWithApp],
 ) -> None:
     attacked, other = desks
     await log_in(attacked, AT_HOME)
@@ -103,7 +102,7 @@ async def test_registrations_by_strangers_leave_a_part_of_the_budget_for_known_u
     assert (await register(other, AWAY, "+14155559999")).status == 201
 
 
-async def test_one_address_uses_up_its_own_share_only(desks: tuple[Accounts, Accounts]) -> None:
+async def test_one_address_uses_up_its_own_share_only(desks: tuple[TenantWithApp, TenantWithApp]) -> None:
     attacked, other = desks
     numbers = [f"+1415555{number:04}" for number in range(BUDGET)]
     # At once: each refusal is answered a second later.
@@ -118,7 +117,7 @@ async def test_one_address_uses_up_its_own_share_only(desks: tuple[Accounts, Acc
 
 
 async def test_code_requests_of_strangers_do_not_block_user(
-    desks: tuple[Accounts, Accounts],
+    desks: tuple[TenantWithApp, TenantWithApp],
 ) -> None:
     attacked, other = desks
     await log_in(attacked, AT_HOME)
@@ -131,7 +130,9 @@ async def test_code_requests_of_strangers_do_not_block_user(
     await log_in(other, AT_HOME)
 
 
-async def test_one_user_gets_no_more_than_a_part_of_the_budget(desks: tuple[Accounts, Accounts]) -> None:
+async def test_one_user_gets_no_more_than_a_part_of_the_budget(
+    desks: tuple[TenantWithApp, TenantWithApp],
+) -> None:
     """From however many networks, at each of which the user logged in."""
     attacked, _ = desks
     for network in range(OF_ONE_NUMBER):

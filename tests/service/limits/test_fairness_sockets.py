@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from homewire.settings.fields import BULK_BODY_BYTES, BULK_ITEMS, KIB
 from kit.client import CLOSE, PING, PONG, TEXT, Frame, Socket, frame, listen, refusal
 from kit.node import NodeProcess, eventually, private_node
 from kit.tenant import Tenant, tenant_of
@@ -20,6 +19,7 @@ SOCKETS = 20
 MANY = 2_000
 FLOODS = {"pings": frame(PING), "empty texts": frame(TEXT), "pongs": frame(PONG)}
 NO_ALLOWANCE: dict[str, Any] = {"inbound_frames_per_s": 0, "inbound_bytes_per_s": 0}
+KIB, BULK_ITEMS, BULK_BODY_BYTES = 1024, 1000, 4 << 20
 
 
 async def flood(socket: Socket, wire: bytes) -> None:

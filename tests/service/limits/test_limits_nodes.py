@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 import pytest
 
-from homewire.projects.models import KeyScope
 from kit.client import Refused, Socket, listen, refusal
 from kit.node import NodeProcess, eventually, private_node, running_node
 from kit.tenant import Account, Tenant, tenant_of
@@ -95,8 +94,8 @@ async def test_changes_of_values_count_as_events(limit: str, method: str) -> Non
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             device = await tenant.device(await tenant.home(user))
-            permissions = [KeyScope.WRITE_KV]
-            _, server = await tenant.store.project_keys.create(tenant.project, "kv", permissions)
+            permissions = ["write-kv"]
+            server = await tenant.project_key(*permissions)
             key = server if "key" in limit else user.key
             path = f"/devices/{device.id}/kv/key"
             refused: list[tuple[int, str | None, Any]] = []

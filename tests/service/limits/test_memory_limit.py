@@ -8,10 +8,7 @@ from typing import Any
 
 import pytest
 
-from homewire.machine import memory_bytes
-from homewire.redis.connect import connect
-from homewire.store.keys import ProjectSlot
-from kit.node import NodeProcess, private_node
+from kit.node import NodeProcess, memory_bytes, private_node
 from kit.tenant import Tenant, tenant_of
 
 EVENT = {"eventType": "t", "eventData": {}}
@@ -27,7 +24,7 @@ def own_node() -> Iterator[NodeProcess]:
 
 @pytest.fixture
 async def redis(own_node: NodeProcess) -> AsyncIterator[Any]:
-    client = connect(own_node.redis_url)
+    client = own_node.redis()
     yield client
     await client.aclose()
 
@@ -44,7 +41,7 @@ async def at_the_limit(redis: Any) -> AsyncIterator[None]:
 
 async def everything(redis: Any, tenant: Tenant) -> dict[bytes, bytes]:
     """All that the project has, but for the counters of its rates, which come and go by themselves."""
-    names = [name async for name in redis.scan_iter(ProjectSlot(tenant.project).prefix + "*")]
+    names = [name async for name in redis.scan_iter(tenant.slot.prefix + "*")]
     return {name: await redis.dump(name) for name in names if b":rate:" not in name}
 
 
@@ -55,7 +52,7 @@ async def test_embedded_redis_takes_half_of_the_memory_at_most(redis: Any) -> No
 
 async def test_setting_bounds_the_embedded_redis() -> None:
     with private_node(redis_memory_bytes=300_000_000) as node:
-        client = connect(node.redis_url)
+        client = node.redis()
         assert (await client.config_get("maxmemory"))["maxmemory"] == "300000000"
         await client.aclose()
 
@@ -84,5 +81,5 @@ async def test_writes_are_refused_whole_and_deletions_make_room(own_node: NodePr
             assert (await tenant.ask("GET", path, user.key)).status == 200
             assert (await tenant.ask("DELETE", path, user.key)).status == 204
             assert (await tenant.ask("DELETE", f"/homes/{home}", user.key)).status == 204
-        assert not await redis.exists(ProjectSlot(tenant.project).values("home", home))
+        assert not await redis.exists(tenant.slot.values("home", home))
         assert (await tenant.ask("POST", "/homes", user.key, {"name": "second"})).status == 201

@@ -10,9 +10,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from homewire.redis.connect import connect
-from homewire.sessions.store import ALWAYS_OPENED, MAX_DERIVED
-from homewire.store.keys import ProjectSlot
 from kit.client import listen
 from kit.key_space import names_of
 from kit.node import NodeProcess, private_node
@@ -20,6 +17,7 @@ from kit.tenant import Account, Tenant, tenant_of
 
 BYTES, RECORDS, ENDED, KEYS = 400_000, 300, 5, 20
 EVENT = {"eventType": "t", "eventData": {}}
+ALWAYS_OPENED, MAX_DERIVED = 10, 20
 LOGINS = MAX_DERIVED + ENDED + 20
 """Chained logins of the hostile user: far more than may stay."""
 
@@ -118,8 +116,8 @@ async def test_user_at_every_limit_does_not_disturb_another_project(limited_node
         assert stored.bytes <= BYTES + (ALWAYS_OPENED + ENDED) * 3000
         # Some sessions are opened beyond it.
         assert stored.records <= RECORDS + ALWAYS_OPENED + ENDED
-        async with aclosing(connect(limited_node.redis_url)) as redis:
-            slot = ProjectSlot(bad.project)
+        async with aclosing(limited_node.redis()) as redis:
+            slot = bad.slot
             sessions = await names_of(redis, slot.session("*"))
             assert len({name for name in sessions if name.count(":") == 3}) <= 1 + MAX_DERIVED + ENDED
             # All that may be remembered in the window that ran at the start, and in the next one; the honest

@@ -10,9 +10,6 @@ from urllib.parse import urlencode
 import pytest
 import pytest_asyncio
 
-from homewire.entities.store import Entity
-from homewire.permissions.models import Permission, PermissionKind
-from homewire.projects.models import AccessControl
 from kit.client import Answer, Refused, listen, refusal
 from kit.homes import PATH, READ
 from kit.node import NodeProcess, eventually
@@ -34,15 +31,15 @@ class PermittedHome:
     def subjects(self) -> dict[str, str]:
         return {"homeId": str(self.home), "deviceId": str(self.device.id), "entityId": self.entity}
 
-    def right(self, name: str) -> Permission:
-        return Permission(READ[name], self.subjects[name])
+    def permission(self, name: str) -> str:
+        return f"{READ[name]}:{self.subjects[name]}"
 
     def path(self, *names: str, **more: str) -> str:
         return f"{PATH}?{urlencode([*((name, self.subjects[name]) for name in names), *more.items()])}"
 
     async def grant(self, account: Account, *names: str) -> None:
         for name in names:
-            await self.tenant.store.permissions.grant(self.tenant.project, account.id, self.right(name))
+            await self.tenant.grant(account.id, self.permission(name))
 
     async def receives(self, account: Account, path: str) -> list[str]:
         """The types of what arrives of an event of the home, of the device and of the entity."""
@@ -80,11 +77,11 @@ class PermittedHome:
 
 @pytest_asyncio.fixture
 async def permitted(node: NodeProcess) -> AsyncIterator[PermittedHome]:
-    async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
+    async with tenant_of(node, access_control="permission") as tenant:
         member, guest = await tenant.user(), await tenant.user()
         home = await tenant.home(member)
         made = PermittedHome(tenant, member, guest, home, await tenant.device(home))
-        await tenant.store.entities.create(Entity(made.entity, tenant.project, home, "room"), 10)
+        await tenant.entity(made.entity, home)
         yield made
 
 
@@ -98,7 +95,7 @@ async def test_permission_opens_its_filter_only(permitted: PermittedHome, name: 
     for other in READ.keys() - {name}:
         await permitted.refused(permitted.guest, permitted.path(other))
         await permitted.refused(permitted.member, permitted.path(other))
-    # A member without the right is as anybody else.
+    # A member without the permission is as anybody else.
     await permitted.refused(permitted.member, permitted.path(name))
 
 
@@ -126,7 +123,7 @@ async def test_every_filter_value_needs_its_permission(permitted: PermittedHome)
     await permitted.grant(permitted.guest, *READ)
     other = await tenant.home(permitted.member)
     running_on = (await tenant.device(other)).id
-    await tenant.store.entities.create(Entity("attic", tenant.project, other, "room"), 10)
+    await tenant.entity("attic", other)
     for name, value in (("homeId", str(other)), ("deviceId", str(running_on)), ("entityId", "attic")):
         await permitted.refused(permitted.guest, f"{permitted.path(name)}&{urlencode({name: value})}")
 
@@ -166,7 +163,7 @@ async def test_entity_is_received_in_bound_home_only(permitted: PermittedHome) -
     await tenant.store.entities.delete(tenant.project, permitted.entity)
     await permitted.refused_soon(permitted.guest, path)
     other = await tenant.home(permitted.member)
-    await tenant.store.entities.create(Entity(permitted.entity, tenant.project, other, "room"), 10)
+    await tenant.entity(permitted.entity, other)
     async with await listen(tenant.url, path, permitted.guest.key) as socket:
         await tenant.send({"homeId": other, "entityId": permitted.entity, "eventType": "here"})
         assert (await socket.receive_json())["homeId"] == other
@@ -181,23 +178,20 @@ async def test_permission_for_deleted_home_opens_nothing(permitted: PermittedHom
 async def test_permission_ends_with_its_last_source(permitted: PermittedHome) -> None:
     tenant, groups, path = permitted.tenant, permitted.tenant.store.groups, permitted.path("homeId")
     group = await groups.create(tenant.project, "night watch")
-    await groups.grant(tenant.project, group.id, permitted.right("homeId"))
+    await tenant.grant_group(group.id, permitted.permission("homeId"))
     await permitted.refused(permitted.guest, path)
     await groups.enter(tenant.project, group.id, permitted.guest.id)
     await permitted.grant(permitted.guest, "homeId")
     assert await permitted.receives(permitted.guest, path)
-    await tenant.store.permissions.revoke(tenant.project, permitted.guest.id, permitted.right("homeId"))
+    await tenant.revoke(permitted.guest.id, permitted.permission("homeId"))
     assert await permitted.receives(permitted.guest, path)
     await groups.quit(tenant.project, group.id, permitted.guest.id)
     await permitted.refused_soon(permitted.guest, path)
 
 
 async def test_write_permission_opens_no_filter(permitted: PermittedHome) -> None:
-    grant, project = permitted.tenant.store.permissions.grant, permitted.tenant.project
-    await grant(project, permitted.guest.id, Permission(PermissionKind.WRITE_HOME, str(permitted.home)))
-    await grant(
-        project, permitted.guest.id, Permission(PermissionKind.WRITE_DEVICE, str(permitted.device.id))
-    )
+    await permitted.tenant.grant(permitted.guest.id, f"write:home:{permitted.home}")
+    await permitted.tenant.grant(permitted.guest.id, f"write:device:{permitted.device.id}")
     for name in READ:
         await permitted.refused(permitted.guest, permitted.path(name))
 

@@ -6,8 +6,6 @@ from urllib.parse import quote
 
 import pytest
 
-from homewire.projects.models import AccessControl, AccountSystem
-from homewire.sessions.models import ClientInfo
 from kit.client import PING, PONG, Frame, Socket, frame, listen, raw_request, refusal, upgrade_request
 from kit.node import NodeProcess
 from kit.tenant import Tenant, tenant_of
@@ -180,16 +178,16 @@ async def test_refused_upgrade_leaves_the_connection_usable(tenant: Tenant) -> N
 
 
 async def test_users_of_byou_projects_do_not_listen(node: NodeProcess) -> None:
-    async with tenant_of(node, AccountSystem.BYOU) as tenant:
+    async with tenant_of(node, "byou") as tenant:
         user = await tenant.store.users.create(tenant.project, "u", external_key="u1")
-        _, key = await tenant.store.sessions.open(tenant.project, user.id, "app", ClientInfo())
+        _, key = await tenant.session(user.id, "app")
         home = (await tenant.store.homes.create(tenant.project, "h", user.id)).id
         for path in (EVENTS, f"{EVENTS}?homeId={home}", f"{EVENTS}?entityId=e"):
             assert (await refusal(node.url, path, key)).status == 403
 
 
 async def test_permission_based_access_is_closed(node: NodeProcess) -> None:
-    async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
+    async with tenant_of(node, access_control="permission") as tenant:
         user = await tenant.user()
         home = await tenant.home(user)
         device = await tenant.device(home)
@@ -239,7 +237,7 @@ async def test_auth_token_is_for_websockets_only(tenant: Tenant) -> None:
 async def test_ended_session_and_a_rotated_key_are_401(tenant: Tenant) -> None:
     """Within the second that a node remembers a key; these keys were never used before."""
     user = await tenant.store.users.create(tenant.project, "u", email="ended@example.com")
-    session, key = await tenant.store.sessions.open(tenant.project, user.id, "app", ClientInfo())
+    session, key = await tenant.session(user.id, "app")
     await tenant.store.sessions.end(tenant.project, session.id)
     assert (await refusal(tenant.url, EVENTS, key)).status == 401
     device = await tenant.device(await tenant.home(await tenant.user()))

@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import pytest_asyncio
 
-from homewire.permissions.models import Permission, PermissionKind
-from homewire.projects.models import AccessControl
 from kit.client import Socket, listen, listen_if_allowed
 from kit.clock import ROUNDS, meetings
 from kit.homes import READ, TwoHomes
@@ -23,7 +21,7 @@ COME_BACK, NO_ACCESS, DELETED, KEY_ENDED = 4004, 4500, 4501, 4502
 
 
 class PermittedHomes(TwoHomes):
-    """Where `guest` has the rights to all."""
+    """Where `guest` has each permission."""
 
     def event(self, name: str, number: int, kind: str) -> dict[str, object]:
         """One that the filter `name` lets through, of that home."""
@@ -35,11 +33,11 @@ class PermittedHomes(TwoHomes):
     async def listening(self, name: str, *numbers: int) -> Socket:
         return await self.listener(self.guest, self.path(name, *numbers), len(numbers))
 
-    async def grant(self, right: Permission) -> None:
-        await self.tenant.store.permissions.grant(self.tenant.project, self.guest.id, right)
+    async def grant(self, permission: str) -> None:
+        await self.tenant.grant(self.guest.id, permission)
 
-    async def revoke(self, right: Permission) -> None:
-        await self.tenant.store.permissions.revoke(self.tenant.project, self.guest.id, right)
+    async def revoke(self, permission: str) -> None:
+        await self.tenant.revoke(self.guest.id, permission)
 
     async def closed_by(self, socket: Socket, name: str, code: int, change: Awaitable[object]) -> None:
         """The event that was acknowledged before `change` comes, then the close, and no later event.
@@ -55,7 +53,7 @@ class PermittedHomes(TwoHomes):
 
 @pytest_asyncio.fixture
 async def permitted(node: NodeProcess) -> AsyncIterator[PermittedHomes]:
-    async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
+    async with tenant_of(node, access_control="permission") as tenant:
         made = await PermittedHomes.of(tenant, ("kitchen", 'Flur "2"/\u0001'))
         await made.grant_all(made.guest)
         yield made
@@ -63,20 +61,20 @@ async def permitted(node: NodeProcess) -> AsyncIterator[PermittedHomes]:
 
 @pytest.mark.parametrize("name", READ)
 async def test_end_of_last_permission_closes_socket(permitted: PermittedHomes, name: str) -> None:
-    right = permitted.right(name, 0)
+    permission = permitted.permission(name, 0)
 
-    await permitted.grant(right)
+    await permitted.grant(permission)
     async with await permitted.listening(name, 0) as socket:
-        await permitted.closed_by(socket, name, NO_ACCESS, permitted.revoke(right))
+        await permitted.closed_by(socket, name, NO_ACCESS, permitted.revoke(permission))
 
 
 @pytest.mark.parametrize("name", READ)
 async def test_remaining_permission_keeps_delivering(permitted: PermittedHomes, name: str) -> None:
     async with await permitted.listening(name, 0, 1) as socket:
-        await permitted.revoke(permitted.right(name, 0))
+        await permitted.revoke(permitted.permission(name, 0))
         await permitted.tenant.send(permitted.event(name, 0, "lost"), permitted.event(name, 1, "kept"))
         assert await socket.receive_type() == "kept"
-        await permitted.revoke(permitted.right(name, 1))
+        await permitted.revoke(permitted.permission(name, 1))
         assert (await socket.receive()).close_code == NO_ACCESS
 
 
@@ -84,23 +82,27 @@ async def test_remaining_permission_keeps_delivering(permitted: PermittedHomes, 
 async def test_end_of_other_permissions_closes_nothing(permitted: PermittedHomes, name: str) -> None:
     tenant = permitted.tenant
     writes = [
-        Permission(PermissionKind.WRITE_HOME, str(permitted.homes[0])),
-        Permission(PermissionKind.WRITE_DEVICE, str(permitted.devices[0].id)),
+        f"write:home:{permitted.homes[0]}",
+        f"write:device:{permitted.devices[0].id}",
     ]
-    for right in writes:
-        await tenant.store.permissions.grant(tenant.project, permitted.guest.id, right)
+    for permission in writes:
+        await tenant.grant(permitted.guest.id, permission)
     async with await permitted.listening(name, 0) as socket:
-        for right in (*writes, *(permitted.right(other, 0) for other in READ if other != name)):
-            await permitted.revoke(right)
+        for permission in (*writes, *(permitted.permission(other, 0) for other in READ if other != name)):
+            await permitted.revoke(permission)
         await tenant.send(permitted.event(name, 0, "still"))
         assert await socket.receive_type() == "still"
 
 
 async def test_another_users_loss_closes_nothing(permitted: PermittedHomes) -> None:
-    tenant, other, right = permitted.tenant, await permitted.tenant.user(), permitted.right("homeId", 0)
-    await tenant.store.permissions.grant(tenant.project, other.id, right)
+    tenant, other, permission = (
+        permitted.tenant,
+        await permitted.tenant.user(),
+        permitted.permission("homeId", 0),
+    )
+    await tenant.grant(other.id, permission)
     async with await permitted.listening("homeId", 0) as socket:
-        await tenant.store.permissions.revoke(tenant.project, other.id, right)
+        await tenant.revoke(other.id, permission)
         await tenant.send(permitted.event("homeId", 0, "still"))
         assert await socket.receive_type() == "still"
 
@@ -113,7 +115,7 @@ async def _quit(permitted: PermittedHomes, group: int) -> None:
 
 
 async def _revoke(permitted: PermittedHomes, group: int) -> None:
-    await permitted.tenant.store.groups.revoke(permitted.tenant.project, group, permitted.right("homeId", 0))
+    await permitted.tenant.revoke_group(group, permitted.permission("homeId", 0))
 
 
 async def _delete(permitted: PermittedHomes, group: int) -> None:
@@ -122,14 +124,18 @@ async def _delete(permitted: PermittedHomes, group: int) -> None:
 
 @pytest.mark.parametrize("lose", [_quit, _revoke, _delete])
 async def test_permissions_of_group_end_with_it(permitted: PermittedHomes, lose: Loss) -> None:
-    tenant, groups, right = permitted.tenant, permitted.tenant.store.groups, permitted.right("homeId", 0)
+    tenant, groups, permission = (
+        permitted.tenant,
+        permitted.tenant.store.groups,
+        permitted.permission("homeId", 0),
+    )
 
-    await permitted.grant(right)
+    await permitted.grant(permission)
     group = (await groups.create(tenant.project, "night watch")).id
     await groups.enter(tenant.project, group, permitted.guest.id)
-    await groups.grant(tenant.project, group, right)
+    await tenant.grant_group(group, permission)
     async with await permitted.listening("homeId", 0) as socket:
-        await permitted.revoke(right)
+        await permitted.revoke(permission)
         await tenant.send(permitted.event("homeId", 0, "by the group"))
         assert await socket.receive_type() == "by the group"
         await permitted.closed_by(socket, "homeId", NO_ACCESS, lose(permitted, group))
@@ -158,7 +164,7 @@ async def test_entity_that_is_bound_anew_sends_its_listeners_back(permitted: Per
 async def test_lost_entity_is_received_in_no_other_home(permitted: PermittedHomes) -> None:
     tenant = permitted.tenant
     async with await permitted.listening("entityId", 0, 1) as socket:
-        await permitted.revoke(permitted.right("entityId", 0))
+        await permitted.revoke(permitted.permission("entityId", 0))
         await permitted.bind_anew(permitted.entities[0], permitted.homes[1])
         await tenant.send(
             {"homeId": permitted.homes[1], "entityId": permitted.entities[0], "eventType": "lost"},
@@ -185,7 +191,7 @@ async def test_ended_session_receives_nothing(permitted: PermittedHomes, name: s
 
 async def test_revocation_reaches_sockets_that_connect_meanwhile(permitted: PermittedHomes) -> None:
     """A connection that opens meanwhile is refused, or let in and then closed; nobody stays."""
-    tenant, right, came_in, kept_out = permitted.tenant, permitted.right("homeId", 0), 0, 0
+    tenant, permission, came_in, kept_out = permitted.tenant, permitted.permission("homeId", 0), 0, 0
 
     async def come(after_s: float) -> Socket | None:
         await asyncio.sleep(after_s)
@@ -194,7 +200,7 @@ async def test_revocation_reaches_sockets_that_connect_meanwhile(permitted: Perm
     async def revoke(after_s: float) -> None:
         # From before the first step of a handshake to behind its last, a little later each time.
         await asyncio.sleep(after_s)
-        await permitted.revoke(right)
+        await permitted.revoke(permission)
 
     for number, (coming, revoking) in enumerate(meetings()):
         if number >= ROUNDS and came_in and kept_out:
@@ -207,6 +213,6 @@ async def test_revocation_reaches_sockets_that_connect_meanwhile(permitted: Perm
             async with socket:
                 assert (await socket.receive()).close_code in (NO_ACCESS, COME_BACK)
                 came_in += 1
-        await permitted.grant(right)
+        await permitted.grant(permission)
     assert came_in, "always too late"
     assert kept_out, "always too early"

@@ -8,7 +8,6 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import AccessControl
 from kit.client import CLOSE, Socket, listen
 from kit.homes import PATH, READ, TwoHomes
 from kit.node import NodeProcess
@@ -23,12 +22,10 @@ class PermittedHomes(TwoHomes):
 
     async def grant(self, name: str, *numbers: int) -> None:
         for number in numbers:
-            grant = self.tenant.store.permissions.grant
-            await grant(self.tenant.project, self.guest.id, self.right(name, number))
+            await self.tenant.grant(self.guest.id, self.permission(name, number))
 
     async def revoke(self, name: str, number: int) -> None:
-        revoke = self.tenant.store.permissions.revoke
-        await revoke(self.tenant.project, self.guest.id, self.right(name, number))
+        await self.tenant.revoke(self.guest.id, self.permission(name, number))
 
     async def listening(self, name: str, *numbers: int) -> Socket:
         return await self.listener(self.guest, self.path(name, *numbers), len(numbers))
@@ -36,7 +33,7 @@ class PermittedHomes(TwoHomes):
 
 @pytest_asyncio.fixture
 async def permitted(node: NodeProcess) -> AsyncIterator[PermittedHomes]:
-    async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
+    async with tenant_of(node, access_control="permission") as tenant:
         yield await PermittedHomes.of(tenant, ("lamp", "door"))
 
 
@@ -73,7 +70,7 @@ async def test_end_of_one_permission_of_two_keeps_the_other(permitted: Permitted
 async def test_permission_by_group_outlives_own_permission(permitted: PermittedHomes) -> None:
     store, project = permitted.tenant.store, permitted.tenant.project
     group = await store.groups.create(project, "night watch")
-    await store.groups.grant(project, group.id, permitted.right("homeId", 0))
+    await permitted.tenant.grant_group(group.id, permitted.permission("homeId", 0))
     await store.groups.enter(project, group.id, permitted.guest.id)
     await permitted.grant("homeId", 0)
     async with await permitted.listening("homeId", 0) as socket:
@@ -101,7 +98,7 @@ async def test_rebinding_entity_closes_permitted_listener_with_4004(permitted: P
 async def test_entity_is_received_in_its_own_home_only(
     permitted: PermittedHomes,
 ) -> None:
-    """Else a right would outlive its end, in the home of an entity that was named beside it."""
+    """Else a permission would outlive its end, in the home of an entity that was named beside it."""
     await permitted.grant("entityId", 0, 1)
     async with await permitted.listening("entityId", 0, 1) as socket:
         await permitted.revoke("entityId", 0)

@@ -12,12 +12,9 @@ from typing import Final
 
 import pytest
 
-from homewire.errors import HomewireError
-from homewire.permissions.models import Permission, PermissionKind
-from homewire.projects.models import AccessControl
 from kit.client import CLOSE, TEXT, Socket, listen
 from kit.node import eventually
-from kit.tenant import Account, Tenant, tenant_of
+from kit.tenant import Account, StoreError, Tenant, tenant_of
 from kit.two_nodes import Pair, Processes, pair_of, running_pair
 
 HOLDERS: Final = 24
@@ -38,7 +35,7 @@ def processes() -> Iterator[Processes]:
 
 
 async def revoke_until_redis_dies(
-    tenant: Tenant, right: Permission, holders: list[Account], pair: Pair, random: Random
+    tenant: Tenant, permission: str, holders: list[Account], pair: Pair, random: Random
 ) -> None:
     waiting, answered, reached = list(holders), 0, asyncio.Event()
     enough = random.randint(*ANSWERED)
@@ -47,11 +44,11 @@ async def revoke_until_redis_dies(
         nonlocal answered
         try:
             while waiting:
-                await tenant.store.permissions.revoke(tenant.project, waiting.pop().id, right)
+                await tenant.revoke(waiting.pop().id, permission)
                 answered += 1
                 if answered == enough:
                     reached.set()
-        except HomewireError:
+        except StoreError:
             return  # Whether it happened is what the record says.
 
     streams = [asyncio.create_task(one_after_the_other()) for _ in range(STREAMS)]
@@ -90,16 +87,16 @@ async def test_lost_permission_closes_and_kept_permission_delivers(processes: Pr
 async def recovery(pair: Pair, random: Random) -> None:
     """One death of Redis, and what connections receive after it."""
     async with (
-        tenant_of(pair.nodes[0], access_control=AccessControl.PERMISSION) as tenant,
+        tenant_of(pair.nodes[0], access_control="permission") as tenant,
         AsyncExitStack() as stack,
     ):
         home = await tenant.home(await tenant.user())
-        right = Permission(PermissionKind.READ_HOME_EVENTS, str(home))
+        permission = f"read:home-events:{home}"
         path = f"/userSession/websocket?homeId={home}"
         holders, sockets = [], dict[int, list[Socket]]()
         for _ in range(HOLDERS):
             holder = await tenant.user()
-            await tenant.store.permissions.grant(tenant.project, holder.id, right)
+            await tenant.grant(holder.id, permission)
             sockets[holder.id] = [
                 await stack.enter_async_context(await listen(node.url, path, holder.key))
                 for node in pair.nodes
@@ -109,7 +106,7 @@ async def recovery(pair: Pair, random: Random) -> None:
         await pair.caught_up()
 
         # One keeps it, however many revocations the moment leaves time for.
-        await revoke_until_redis_dies(tenant, right, holders[1:], pair, random)
+        await revoke_until_redis_dies(tenant, permission, holders[1:], pair, random)
         pair.server.start()
         # Long before the next sweep of the relay (`test_intervals_of_relay_keep_the_contract`).
         await announced(tenant, pair)
@@ -117,7 +114,7 @@ async def recovery(pair: Pair, random: Random) -> None:
 
         lost = 0
         for holder in holders:
-            keeps = await tenant.store.permissions.held(tenant.project, holder.id, [str(right)])
+            keeps = await tenant.store.permissions.held(tenant.project, holder.id, [permission])
             lost += not keeps
             for socket in sockets[holder.id]:
                 assert await socket.receive_type() == "before"

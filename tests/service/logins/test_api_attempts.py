@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from homewire.projects.models import AccountSystem, KeyScope
-from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
+from kit.accounts import EMAIL, PASSWORD, PHONE, TenantWithApp, reason, tenant_with_app
 from kit.node import NodeProcess, eventually, private_node, running_node
 from kit.tenant import Reply
 
@@ -46,7 +45,7 @@ def refused(reply: Reply) -> str:
 
 
 async def test_attempts_at_account_are_limited(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+    async with tenant_with_app(nodes[0], "email") as people:
         await people.member()
         await people.member("bob@example.com")
         for _ in range(LIMITS["account_attempts"]):
@@ -61,9 +60,9 @@ async def test_attempts_at_account_are_limited(nodes: tuple[NodeProcess, NodePro
 
 
 async def test_attempts_at_once_are_limited_alike(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people, nodes[1].client() as elsewhere:
+    async with tenant_with_app(nodes[0], "email") as people, nodes[1].client() as elsewhere:
         await people.member()
-        other = Accounts(nodes[1], replace(people.tenant, url=nodes[1].url, key="", key_id=0, http=elsewhere))
+        other = replace(people, node=nodes[1], url=nodes[1].url, http=elsewhere)
         replies = await asyncio.gather(
             *(each.sign_in(email=EMAIL, password="wrong") for each in (people, other) for _ in range(6))
         )
@@ -72,7 +71,7 @@ async def test_attempts_at_once_are_limited_alike(nodes: tuple[NodeProcess, Node
 
 
 async def test_attempts_of_address_are_limited(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+    async with tenant_with_app(nodes[0], "email") as people:
         for number in range(LIMITS["address_attempts"]):
             await people.sign_in(email=f"{number}@example.com", password="wrong")
         assert refused(await people.sign_in(email=EMAIL, password="wrong")) == "address_attempts"
@@ -84,7 +83,7 @@ async def test_attempts_of_address_are_limited(nodes: tuple[NodeProcess, NodePro
 
 
 async def test_attempts_at_tokens_are_limited(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+    async with tenant_with_app(nodes[0], "email") as people:
         for number in range(LIMITS["address_attempts"]):
             path, more = (
                 ("/auth/user/emailVerification", {}),
@@ -100,20 +99,20 @@ async def test_attempts_at_tokens_are_limited(nodes: tuple[NodeProcess, NodeProc
         assert samples['refused_total{limit="address_attempts"}'] >= 2
 
 
-def a_token(people: Accounts) -> str:
+def a_token(people: TenantWithApp) -> str:
     """One that nobody was sent."""
     return f"v1.{people.project}.{'A' * 43}"
 
 
 async def test_right_password_is_never_refused(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+    async with tenant_with_app(nodes[0], "email") as people:
         await people.member()
         for _ in range(LIMITS["address_attempts"] + 1):
             assert (await people.sign_in(email=EMAIL, password=PASSWORD)).status == 200
 
 
 async def test_attempts_at_codes_are_limited(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
+    async with tenant_with_app(nodes[0], "phone") as people:
         await people.register(name="Ada", phoneNumber=PHONE)
         for _ in range(LIMITS["account_attempts"]):
             assert reason(await people.sign_in(phoneNumber=PHONE, code="x")) == "INVALID_AUTH_CODE"
@@ -124,7 +123,7 @@ async def test_attempts_at_codes_are_limited(nodes: tuple[NodeProcess, NodeProce
 
 @pytest.mark.parametrize("what", ["emailVerification/start", "passwordReset/start"])
 async def test_address_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProcess], what: str) -> None:
-    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+    async with tenant_with_app(nodes[0], "email") as people:
         await people.member()
         for email in (EMAIL, "nobody@example.com"):
             for _ in range(LIMITS["account_messages"]):
@@ -134,7 +133,7 @@ async def test_address_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProc
 
 
 async def test_number_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
+    async with tenant_with_app(nodes[0], "phone") as people:
         assert (await people.register(name="Ada", phoneNumber=PHONE)).status == 201
         assert (await people.start("sms", phoneNumber=PHONE)).status == 200
         assert refused(await people.start("sms", phoneNumber=PHONE)) == "account_messages"
@@ -144,7 +143,7 @@ async def test_number_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProce
 async def test_registrations_that_are_refused_use_up_no_messages(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
-    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+    async with tenant_with_app(nodes[0], "email") as people:
         await people.member()
         for _ in range(LIMITS["account_messages"] + 1):
             short = await people.register(name="Bob", email="bob@example.com", password="short")
@@ -163,9 +162,9 @@ async def test_registrations_that_are_refused_use_up_no_messages(
         assert (
             refused(await people.register(name="Eve", email=EMAIL, password=PASSWORD)) == "address_attempts"
         )
-    async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
+    async with tenant_with_app(nodes[0], "phone") as people:
         taken = "+14155550199"
-        await people.tenant.store.users.create(people.project, "Ada", phone=taken, verified=True)
+        await people.store.users.create(people.project, "Ada", phone=taken, verified=True)
         for _ in range(LIMITS["account_messages"] + 1):
             assert reason(await people.register(name="Eve", phoneNumber=taken)) == "USER_EXISTS"
             nameless = await people.register(name="x" * 257, phoneNumber=PHONE)
@@ -175,7 +174,7 @@ async def test_registrations_that_are_refused_use_up_no_messages(
 
 
 async def test_address_registers_so_many(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
+    async with tenant_with_app(nodes[0], "phone") as people:
         for number in range(LIMITS["address_messages"]):
             made = await people.register(name="Ada", phoneNumber=f"+1415555010{number}")
             assert made.status == 201
@@ -185,16 +184,16 @@ async def test_address_registers_so_many(nodes: tuple[NodeProcess, NodeProcess])
 async def test_project_that_brings_its_own_users_is_not_limited(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
-    async with accounts_of(nodes[0], AccountSystem.BYOU) as people:
-        key, user = await people.project_key(KeyScope.BYOU), None
+    async with tenant_with_app(nodes[0], "byou") as people:
+        key, user = await people.project_key("byou"), None
         for _ in range(LIMITS["address_attempts"] + 1):
-            user = (await people.tenant.ask("POST", "/users", key, {"projectId": people.project})).body["id"]
+            user = (await people.ask("POST", "/users", key, {"projectId": people.project})).body["id"]
             assert (await people.sign_in(key, userId=user)).status == 200
 
 
 async def test_limits_end_with_their_window() -> None:
     with private_node(**{**LIMITS, "attempts_window_s": 1}) as node:
-        async with accounts_of(node, AccountSystem.EMAIL) as people:
+        async with tenant_with_app(node, "email") as people:
             await people.member()
 
             async def refuses() -> bool:
@@ -206,7 +205,7 @@ async def test_limits_end_with_their_window() -> None:
             await eventually(refuses)
             await eventually(admits)
             # Nothing is left of it, however many addresses were tried.
-            await eventually(lambda: nothing_left(people.tenant.redis))
+            await eventually(lambda: nothing_left(people.redis))
 
 
 async def nothing_left(redis: Redis) -> bool:
@@ -216,17 +215,17 @@ async def nothing_left(redis: Redis) -> bool:
 async def test_address_is_invited_so_often_and_a_member_all_the_same(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
-    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+    async with tenant_with_app(nodes[0], "email") as people:
         owner = await people.member()
-        key, store = await people.key(owner), people.tenant.store
+        key, store = await people.key_of(owner), people.store
         members = f"/homes/{(await store.homes.create(people.project, 'home', owner)).id}/members"
         for _ in range(LIMITS["account_messages"] + 1):
-            added = await people.tenant.ask("POST", members, key, {"email": "bob@example.com"})
+            added = await people.ask("POST", members, key, {"email": "bob@example.com"})
             assert added.status == 201
             # Of this one nobody is told, and nothing is counted.
-            again = await people.tenant.ask("POST", members, key, {"email": "bob@example.com"})
+            again = await people.ask("POST", members, key, {"email": "bob@example.com"})
             assert again.reason == "MEMBER_EXISTS"
-            removed = await people.tenant.ask("DELETE", f"{members}/{added.body['userId']}", key)
+            removed = await people.ask("DELETE", f"{members}/{added.body['userId']}", key)
             assert removed.status == 204
         assert len(await people.messages("bob@example.com")) == LIMITS["account_messages"]
         # Who is invited may still ask for messages of their own.

@@ -14,16 +14,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.logins.store import REDEEM_LOGIN_TOKEN
-from homewire.projects.models import AccountSystem
-from homewire.store.script import Script
-from homewire.users.models import ProofKind
-from homewire.users.registrations import VERIFY_EMAIL
-from homewire.users.verification import REDEEM_CODE, REDEEM_TOKEN
-from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of
+from kit.accounts import EMAIL, PASSWORD, PHONE, TenantWithApp, tenant_with_app
 from kit.browser import HOSTS, browser_of
 from kit.node import NodeProcess, eventually, running_node
-from kit.redis_link import RedisLink, redis_link
+from kit.redis_link import SCRIPTS, RedisLink, redis_link
 from kit.redis_server import running_server
 from kit.tenant import Reply
 
@@ -49,17 +43,17 @@ def way() -> Iterator[tuple[NodeProcess, RedisLink]]:
 
 
 _numbers = itertools.count()
-Attempt = Callable[[Accounts], Coroutine[Any, Any, Reply]]
+Attempt = Callable[[TenantWithApp], Coroutine[Any, Any, Reply]]
 
 
-async def by_password(people: Accounts) -> Reply:
-    if await people.tenant.store.users.by_email(people.project, EMAIL) is None:
+async def by_password(people: TenantWithApp) -> Reply:
+    if await people.store.users.by_email(people.project, EMAIL) is None:
         await people.member()
     return await people.sign_in(email=EMAIL, password=PASSWORD)
 
 
-async def by_code(people: Accounts) -> Reply:
-    store = people.tenant.store
+async def by_code(people: TenantWithApp) -> Reply:
+    store = people.store
     user = await store.users.by_phone(people.project, PHONE)
     if user is None:
         user = await store.users.create(people.project, "Ada", phone=PHONE)
@@ -67,34 +61,30 @@ async def by_code(people: Accounts) -> Reply:
     return await people.sign_in(phoneNumber=PHONE, code=code)
 
 
-async def by_reset(people: Accounts) -> Reply:
-    store = people.tenant.store
+async def by_reset(people: TenantWithApp) -> Reply:
+    store = people.store
     user = await store.users.by_email(people.project, EMAIL)
     user_id = await people.member() if user is None else user.id
-    token = await store.verifications.issue_token(
-        people.project, user_id, ProofKind.PASSWORD_RESET, MINUTE_MS
-    )
+    token = await people.reset_token(user_id)
     return await people.post("/auth/user/passwordReset", token=token, newPassword=NEW)
 
 
-async def by_verification(people: Accounts) -> Reply:
-    store = people.tenant.store
+async def by_verification(people: TenantWithApp) -> Reply:
+    store = people.store
     user = await store.users.create(people.project, "Ada", email=f"{next(_numbers)}@example.com")
-    token = await store.verifications.issue_token(
-        people.project, user.id, ProofKind.EMAIL_VERIFICATION, MINUTE_MS
-    )
+    token = await people.verification_token(user.id)
     return await people.post("/auth/user/emailVerification", token=token)
 
 
-async def at_the_controller(people: Accounts) -> Reply:
-    if await people.tenant.store.users.by_email(people.project, EMAIL) is None:
+async def at_the_controller(people: TenantWithApp) -> Reply:
+    if await people.store.users.by_email(people.project, EMAIL) is None:
         await people.member()
     async with browser_of(people) as browser:
         return await browser.ask("POST", "/session/login", {"login": EMAIL, "password": PASSWORD})
 
 
-async def by_login_token(people: Accounts) -> Reply:
-    store = people.tenant.store
+async def by_login_token(people: TenantWithApp) -> Reply:
+    store = people.store
     user = await store.users.by_email(people.project, EMAIL)
     user_id = await people.member() if user is None else user.id
     token, _ = await store.login_tokens.create(people.project, user_id, MINUTE_MS)
@@ -102,48 +92,44 @@ async def by_login_token(people: Accounts) -> Reply:
         return await browser.ask("POST", "/session/login-with-token", {"token": token})
 
 
-async def as_a_device(people: Accounts) -> Reply:
-    device = await people.tenant.device(None)
+async def as_a_device(people: TenantWithApp) -> Reply:
+    device = await people.device(None)
     async with browser_of(people) as browser:
         body = {"login": device.id, "password": device.key}
         return await browser.ask("POST", "/session/node/login", body)
 
 
-def runs(script: Script) -> bytes:
-    return script.sha.encode()
-
-
 PLACES = {
     # What is asked of Redis between the attempt and its verdict, and by nothing else.
-    "password": (AccountSystem.EMAIL, by_password, b":emails\r\n"),
-    "code": (AccountSystem.PHONE, by_code, runs(REDEEM_CODE)),
-    "verification": (AccountSystem.EMAIL, by_verification, runs(VERIFY_EMAIL)),
-    "reset": (AccountSystem.EMAIL, by_reset, runs(REDEEM_TOKEN)),
-    "controller": (AccountSystem.EMAIL, at_the_controller, b":emails\r\n"),
-    "login token": (AccountSystem.EMAIL, by_login_token, runs(REDEEM_LOGIN_TOKEN)),
-    "device": (AccountSystem.EMAIL, as_a_device, b":key:"),
+    "password": ("email", by_password, b":emails\r\n"),
+    "code": ("phone", by_code, SCRIPTS["redeem_code"]),
+    "verification": ("email", by_verification, SCRIPTS["verify_email"]),
+    "reset": ("email", by_reset, SCRIPTS["redeem_token"]),
+    "controller": ("email", at_the_controller, b":emails\r\n"),
+    "login token": ("email", by_login_token, SCRIPTS["redeem_login_token"]),
+    "device": ("email", as_a_device, b":key:"),
 }
 
 
 @pytest_asyncio.fixture(params=PLACES)
 async def place(
     request: pytest.FixtureRequest, way: tuple[NodeProcess, RedisLink]
-) -> AsyncIterator[tuple[Accounts, Attempt, RedisLink, bytes]]:
+) -> AsyncIterator[tuple[TenantWithApp, Attempt, RedisLink, bytes]]:
     """A project, and how something is guessed right in it, again and again."""
     accounts, attempt, between = PLACES[request.param]
-    async with accounts_of(way[0], accounts) as people:
+    async with tenant_with_app(way[0], accounts) as people:
         yield people, attempt, way[1], between
         way[1].cuts = way[1].holds = b""
 
 
-async def test_right_attempts_do_not_count(place: tuple[Accounts, Attempt, RedisLink, bytes]) -> None:
+async def test_right_attempts_do_not_count(place: tuple[TenantWithApp, Attempt, RedisLink, bytes]) -> None:
     people, attempt, _, _ = place
     for _ in range(MOST + 1):
         assert (await attempt(people)).status in (200, 201)
 
 
 async def test_attempts_without_verdict_do_not_count(
-    place: tuple[Accounts, Attempt, RedisLink, bytes],
+    place: tuple[TenantWithApp, Attempt, RedisLink, bytes],
 ) -> None:
     people, attempt, way, between = place
     # The scripts are loaded, and the accounts made.
@@ -156,7 +142,7 @@ async def test_attempts_without_verdict_do_not_count(
 
 
 async def test_attempts_of_disconnected_client_do_not_count(
-    place: tuple[Accounts, Attempt, RedisLink, bytes],
+    place: tuple[TenantWithApp, Attempt, RedisLink, bytes],
 ) -> None:
     people, attempt, way, between = place
     assert (await attempt(people)).status in (200, 201)
@@ -176,11 +162,11 @@ async def test_attempts_of_disconnected_client_do_not_count(
     assert (await attempt(people)).status in (200, 201)
 
 
-async def settled(people: Accounts) -> None:
+async def settled(people: TenantWithApp) -> None:
     """No attempt is without a verdict."""
     leases = f"*{{p{people.project}}}:attempts:*:leases"
 
     async def none_left() -> bool:
-        return not [name async for name in people.tenant.redis.scan_iter(leases)]
+        return not [name async for name in people.redis.scan_iter(leases)]
 
     await eventually(none_left, 25.0)

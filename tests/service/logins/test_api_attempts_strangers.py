@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.logins.store import IN_A_ROW
-from homewire.projects.models import AccountSystem
-from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, field, reason
+from kit.accounts import APP, EMAIL, PASSWORD, PHONE, TenantWithApp, field, reason, tenant_with_app
 from kit.node import NodeProcess, private_node
 from kit.tenant import Reply
 
@@ -36,27 +34,27 @@ def behind_proxy() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def people(behind_proxy: NodeProcess) -> AsyncIterator[Accounts]:
-    async with accounts_of(behind_proxy, AccountSystem.EMAIL) as made:
+async def people(behind_proxy: NodeProcess) -> AsyncIterator[TenantWithApp]:
+    async with tenant_with_app(behind_proxy, "email") as made:
         await made.member()
         yield made
 
 
-async def post(people: Accounts, address: str, path: str, **form: Any) -> Reply:
+async def post(people: TenantWithApp, address: str, path: str, **form: Any) -> Reply:
     """A form from a client's address."""
     given = {"projectId": people.project, **form}
     headers = {"X-Forwarded-For": address}
-    async with people.tenant.http.post(path, data=given, headers=headers) as answer:
+    async with people.http.post(path, data=given, headers=headers) as answer:
         content = await answer.read()
         body = await answer.json() if content else None
         return Reply(answer.status, body, answer.headers)
 
 
-async def sign_in(people: Accounts, address: str, password: str = PASSWORD) -> Reply:
+async def sign_in(people: TenantWithApp, address: str, password: str = PASSWORD) -> Reply:
     return await post(people, address, "/auth/user", appId=APP, email=EMAIL, password=password)
 
 
-async def attempt(people: Accounts, address: str, times: int) -> None:
+async def attempt(people: TenantWithApp, address: str, times: int) -> None:
     for _ in range(times):
         assert reason(await sign_in(people, address, "wrong")) == "INCORRECT_PASSWORD"
 
@@ -67,15 +65,15 @@ def limited(reply: Reply) -> tuple[str, int]:
     return reply.body["data"]["limit"], int(reply.headers["Retry-After"])
 
 
-async def pass_time(people: Accounts, seconds: float) -> None:
+async def pass_time(people: TenantWithApp, seconds: float) -> None:
     """As if what was wrong had been so much longer ago."""
-    redis = people.tenant.redis
+    redis = people.redis
     async for name in redis.scan_iter(f"*{{p{people.project}}}:attempts:*"):
         if await redis.type(name) == b"hash":
             await redis.hincrby(name, "last", -round(seconds * 1000))
 
 
-async def test_attempts_of_stranger_do_not_block_user(people: Accounts) -> None:
+async def test_attempts_of_stranger_do_not_block_user(people: TenantWithApp) -> None:
     # The owner was at home lately.
     assert (await sign_in(people, HOME)).status == 200
     for stranger in ("203.0.113.1", "203.1.113.1"):
@@ -87,7 +85,7 @@ async def test_attempts_of_stranger_do_not_block_user(people: Accounts) -> None:
     assert (await sign_in(people, "192.0.2.200")).status == 200
 
 
-async def test_owner_gets_in_from_anywhere_by_the_reset_link(people: Accounts) -> None:
+async def test_owner_gets_in_from_anywhere_by_the_reset_link(people: TenantWithApp) -> None:
     for stranger in ("203.0.113.1", "203.1.113.1"):
         await attempt(people, stranger, LIMITS["account_attempts"])
         # Nor do messages that a stranger asks for use up the owner's.
@@ -106,7 +104,7 @@ async def test_owner_gets_in_from_anywhere_by_the_reset_link(people: Accounts) -
     assert limited(fourth)[0] == "recipient_messages"
 
 
-async def test_delays_grow_and_end_with_right_attempt(people: Accounts) -> None:
+async def test_delays_grow_and_end_with_right_attempt(people: TenantWithApp) -> None:
     assert (await sign_in(people, HOME)).status == 200
     await attempt(people, HOME, LIMITS["account_attempts"])
     for delay in (FIRST_S, 2 * FIRST_S, 4 * FIRST_S, 8 * FIRST_S, LONGEST_S, LONGEST_S):
@@ -123,9 +121,9 @@ async def test_delays_grow_and_end_with_right_attempt(people: Accounts) -> None:
 
 
 async def test_there_are_never_more_than_a_hundred_in_a_row(behind_proxy: NodeProcess) -> None:
-    async with accounts_of(behind_proxy, AccountSystem.PHONE) as people:
-        user = await people.tenant.store.users.create(people.project, "Ada", phone=PHONE, verified=True)
-        issue = people.tenant.store.verifications.issue_code
+    async with tenant_with_app(behind_proxy, "phone") as people:
+        user = await people.store.users.create(people.project, "Ada", phone=PHONE, verified=True)
+        issue = people.store.verifications.issue_code
 
         async def sign_in_with(code: str, address: str) -> Reply:
             return await post(people, address, "/auth/user", appId=APP, phoneNumber=PHONE, code=code)
@@ -133,10 +131,10 @@ async def test_there_are_never_more_than_a_hundred_in_a_row(behind_proxy: NodePr
         assert (await sign_in_with(await issue(people.project, user.id, 60_000), HOME)).status == 200
         failed = await sign_in_with("x", HOTEL)
         assert reason(failed) == "INVALID_AUTH_CODE"
-        redis = people.tenant.redis
+        redis = people.redis
         async for name in redis.scan_iter(f"*{{p{people.project}}}:attempts:unknown_network_attempts:*"):
             if await redis.type(name) == b"hash":
-                await redis.hset(name, "n", str(IN_A_ROW))
+                await redis.hset(name, "n", "100")
         await pass_time(people, 10 * LONGEST_S)
         code = await issue(people.project, user.id, 60_000)
         # However long ago the last one was, and from wherever but where the owner is known.
@@ -150,8 +148,8 @@ async def test_there_are_never_more_than_a_hundred_in_a_row(behind_proxy: NodePr
 
 async def test_project_sends_so_many_sms_a_day(behind_proxy: NodeProcess) -> None:
     async with (
-        accounts_of(behind_proxy, AccountSystem.PHONE) as people,
-        accounts_of(behind_proxy, AccountSystem.PHONE) as other,
+        tenant_with_app(behind_proxy, "phone") as people,
+        tenant_with_app(behind_proxy, "phone") as other,
     ):
         for number in range(LIMITS["project_sms_per_day"]):
             assert (await people.register(name="Ada", phoneNumber=f"+1415555010{number}")).status == 201
@@ -161,16 +159,14 @@ async def test_project_sends_so_many_sms_a_day(behind_proxy: NodeProcess) -> Non
         assert len(await people.messages()) == LIMITS["project_sms_per_day"]
         assert (await other.register(name="Ada", phoneNumber=PHONE)).status == 201
         # Nor for a code to a new number.
-        user = await people.tenant.store.users.create(
-            people.project, "Bo", phone="+14155550111", verified=True
-        )
-        path, key = f"/users/{user.id}/addressChange/start", await people.key(user.id)
-        changing = await people.tenant.ask("POST", path, key, {"phoneNumber": PHONE})
+        user = await people.store.users.create(people.project, "Bo", phone="+14155550111", verified=True)
+        path, key = f"/users/{user.id}/addressChange/start", await people.key_of(user.id)
+        changing = await people.ask("POST", path, key, {"phoneNumber": PHONE})
         assert limited(changing)[0] == "project_sms_per_day"
 
 
 async def test_sms_go_to_the_countries_of_the_project(behind_proxy: NodeProcess) -> None:
-    async with accounts_of(behind_proxy, AccountSystem.PHONE) as people:
+    async with tenant_with_app(behind_proxy, "phone") as people:
         satellite, german = "+881612345678", "+4915123456789"
         refused = await people.register(name="Eve", phoneNumber=satellite)
         assert (reason(refused), field(refused)) == ("INVALID_PHONE_NUMBER", "phoneNumber")

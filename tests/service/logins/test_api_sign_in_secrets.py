@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from homewire.errors import Conflict
-from homewire.projects.models import AccountSystem
-from homewire.sessions.models import ClientInfo
-from homewire.store.keys import ProjectSlot
-from homewire.store.script import Script
-from homewire.users.models import ProofKind
-from homewire.users.verification import REDEEM_TOKEN
-from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
+from kit.accounts import EMAIL, PASSWORD, PHONE, TenantWithApp, reason, tenant_with_app
 from kit.node import NodeProcess, private_node
 from kit.recovery import dying_change
 from kit.redis_server import monitored
@@ -38,8 +30,8 @@ def patient_node() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def people(patient_node: NodeProcess) -> AsyncIterator[Accounts]:
-    async with accounts_of(patient_node, AccountSystem.EMAIL) as made:
+async def people(patient_node: NodeProcess) -> AsyncIterator[TenantWithApp]:
+    async with tenant_with_app(patient_node, "email") as made:
         yield made
 
 
@@ -56,9 +48,9 @@ async def processor_times(
     return taken
 
 
-async def test_time_of_refusal_does_not_reveal_registered_users(people: Accounts) -> None:
+async def test_time_of_refusal_does_not_reveal_registered_users(people: TenantWithApp) -> None:
     await people.member()
-    await people.tenant.store.users.create(people.project, "none", email="without@example.com")
+    await people.store.users.create(people.project, "none", email="without@example.com")
     wrong, unknown, without = await processor_times(
         people.node,
         15,
@@ -72,23 +64,25 @@ async def test_time_of_refusal_does_not_reveal_registered_users(people: Accounts
 
 
 @pytest.mark.parametrize("what", ["emailVerification/start", "passwordReset/start"])
-async def test_time_of_sending_does_not_reveal_registered_users(people: Accounts, what: str) -> None:
-    await people.tenant.store.users.create(people.project, "Ada", email=EMAIL)
+async def test_time_of_sending_does_not_reveal_registered_users(people: TenantWithApp, what: str) -> None:
+    await people.store.users.create(people.project, "Ada", email=EMAIL)
     known, unknown = await processor_times(
         people.node, 60, lambda: people.start(what, email=EMAIL), lambda: people.start(what, email=UNKNOWN)
     )
     assert known / 2 < unknown < known * 2
 
 
-async def test_start_of_message_sends_same_commands_for_known_and_unknown_users(people: Accounts) -> None:
+async def test_start_of_message_sends_same_commands_for_known_and_unknown_users(
+    people: TenantWithApp,
+) -> None:
     """What the clock may blur, MONITOR shows."""
-    await people.tenant.store.users.create(people.project, "Ada", email=EMAIL)
+    await people.store.users.create(people.project, "Ada", email=EMAIL)
 
-    outbox = ProjectSlot(people.project).outbox
+    outbox = people.slot.outbox
 
     async def commands(email: str) -> list[list[str]]:
-        await people.tenant.announced()
-        async with monitored(people.tenant.redis) as monitor:
+        await people.announced()
+        async with monitored(people.redis) as monitor:
             await people.start("passwordReset/start", email=email)
             seen: list[list[str]] = []
             async for command in monitor.listen():
@@ -111,7 +105,9 @@ async def test_start_of_message_sends_same_commands_for_known_and_unknown_users(
     assert len(somebody) >= 8
 
 
-async def test_nothing_that_was_sent_is_stored_or_logged(people: Accounts, patient_node: NodeProcess) -> None:
+async def test_nothing_that_was_sent_is_stored_or_logged(
+    people: TenantWithApp, patient_node: NodeProcess
+) -> None:
     await people.register(name="Ada", email=EMAIL, password=PASSWORD)
     verification = await people.token()
     await people.start("passwordReset/start", email=EMAIL)
@@ -119,50 +115,19 @@ async def test_nothing_that_was_sent_is_stored_or_logged(people: Accounts, patie
     await people.post("/auth/user/passwordReset", token=reset + "x", newPassword=NEW)
     await people.sign_in(email=EMAIL, password=PASSWORD)
     stored = b""
-    async for name in people.tenant.redis.scan_iter(f"*{{p{people.project}}}*"):
-        stored += name + (await people.tenant.redis.dump(name) or b"")
+    async for name in people.redis.scan_iter(f"*{{p{people.project}}}*"):
+        stored += name + (await people.redis.dump(name) or b"")
     for secret in (verification, reset, PASSWORD, NEW):
         assert secret.rsplit(".")[-1].encode() not in stored
         assert secret not in patient_node.logged()
     assert EMAIL not in patient_node.logged()
 
 
-async def test_login_that_a_reset_outruns_opens_nothing(people: Accounts) -> None:
-    store, user = people.tenant.store, await people.member()
-    recognised = await store.users.authenticate(people.project, EMAIL, PASSWORD)
-    assert recognised is not None
-    token = await store.verifications.issue_token(people.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
-    await store.verifications.reset_password(token, await store.users.password_hash(NEW))
-    with pytest.raises(Conflict):
-        await store.sessions.open(
-            people.project, user, APP, ClientInfo(), password_hash=recognised.password_hash
-        )
-    assert await store.sessions.of_user(people.project, user) == []
-
-
-async def test_session_opened_during_a_reset_ends_with_it(
-    people: Accounts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, user = people.tenant.store, await people.member()
-    token = await store.verifications.issue_token(people.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
-    change, opened = store.users._database.change, list[str]()
-
-    async def outrun(script: Script, *rest: Any) -> list[str]:
-        if script is REDEEM_TOKEN and len(opened) < 3:
-            opened.append(await people.key(user))
-        return await change(script, *rest)
-
-    monkeypatch.setattr(store.users._database, "change", outrun)
-    await store.verifications.reset_password(token, await store.users.password_hash(NEW))
-    assert [await store.principals.lookup(key) for key in opened] == [None] * 3
-    assert await store.users.authenticate(people.project, EMAIL, NEW)
-
-
 @pytest.mark.parametrize("step", ["record", "delete"])
-async def test_reset_that_is_killed_can_be_made_again(people: Accounts, step: str) -> None:
-    store, user = people.tenant.store, await people.member()
-    keys = [await people.key(user) for _ in range(2)]
-    token = await store.verifications.issue_token(people.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
+async def test_reset_that_is_killed_can_be_made_again(people: TenantWithApp, step: str) -> None:
+    store, user = people.store, await people.member()
+    keys = [await people.key_of(user) for _ in range(2)]
+    token = await people.reset_token(user)
     given = (token, await store.users.password_hash(NEW))
     with dying_change(people.node.redis_url, step, "verifications.reset_password", *given) as dying:
         await dying.arrives()
@@ -178,19 +143,19 @@ async def test_reset_that_is_killed_can_be_made_again(people: Accounts, step: st
 
 
 async def test_code_of_a_deleted_user_opens_nothing(patient_node: NodeProcess) -> None:
-    async with accounts_of(patient_node, AccountSystem.PHONE) as people:
+    async with tenant_with_app(patient_node, "phone") as people:
         user = (await people.register(name="Ada", phoneNumber=PHONE)).body["id"]
         code = await people.code()
-        await people.tenant.store.users.delete(people.project, user)
+        await people.store.users.delete(people.project, user)
         assert reason(await people.sign_in(phoneNumber=PHONE, code=code)) == "INVALID_AUTH_CODE"
-        assert not await people.tenant.store.verifications.redeem_code(people.project, user, code)
+        assert not await people.store.verifications.redeem_code(people.project, user, code)
 
 
 @pytest.mark.parametrize("what", ["emailVerification", "passwordReset"])
-async def test_token_waits_while_its_project_is_disabled(people: Accounts, what: str) -> None:
+async def test_token_waits_while_its_project_is_disabled(people: TenantWithApp, what: str) -> None:
     await people.register(name="Ada", email=EMAIL, password=PASSWORD)
     assert (await people.start(f"{what}/start", email=EMAIL)).status == 200
-    token, projects = await people.token(), people.tenant.store.projects
+    token, projects = await people.token(), people.store.projects
     form = {"token": token, **({"newPassword": NEW} if what == "passwordReset" else {})}
     await projects.disable(people.project)
     assert reason(await people.post(f"/auth/user/{what}", **form)) == "INVALID_TOKEN"

@@ -12,8 +12,6 @@ import pytest
 import pytest_asyncio
 from multidict import CIMultiDict
 
-from homewire.auth.tokens import mint
-from homewire.sessions.models import ClientInfo
 from kit.client import listen, raw_request, refusal
 from kit.node import NodeProcess, private_node
 from kit.tenant import Account, Tenant, tenant_of
@@ -129,7 +127,7 @@ async def test_key_may_come_twice_and_another_may_not(
 @pytest.mark.parametrize("way", HEADERS)
 async def test_header_decides_whatever_cookie_is_beside_it(ada: Person, bob: Account, way: Way) -> None:
     """Also a live one of somebody else, which stays."""
-    dead = Account(bob.id, mint(ada.tenant.project)[0])
+    dead = Account(bob.id, ada.tenant.unknown_key())
     for beside, is_dead in ((bob, False), (dead, True)):
         for method, status in (("GET", 200), ("PATCH", 204)):
             assert await ada.asks(way(ada.account) | cookie(beside), method) == (status, "")
@@ -141,7 +139,7 @@ async def test_header_decides_whatever_cookie_is_beside_it(ada: Person, bob: Acc
 
 async def test_dead_cookie_is_expired_by_the_answer(ada: Person, tenant: Tenant) -> None:
     """Nothing else can: no script sees it. One that lives stays."""
-    dead = Account(0, mint(tenant.project)[0])
+    dead = Account(0, tenant.unknown_key())
     assert await ada.asks(cookie(dead)) == NOBODY
     assert is_expired(ada.forgotten)
     answer = await refusal(tenant.url, EVENTS, None, **under_scores(cookie(dead)))
@@ -207,7 +205,7 @@ async def test_user_id_has_to_be_that_of_the_key(ada: Person, bob: Account, tena
 @pytest.mark.parametrize("way", WAYS)
 async def test_session_that_ended_is_over_in_each_way(ada: Person, tenant: Tenant, way: Way) -> None:
     sessions, user = tenant.store.sessions, ada.account
-    session, key = await sessions.open(tenant.project, user.id, "app", ClientInfo(user_agent="test"))
+    session, key = await tenant.session(user.id)
     other = Account(user.id, key)
     await sessions.end(tenant.project, session.id)
     assert await ada.asks(way(other)) == NOBODY
@@ -219,8 +217,8 @@ async def test_dead_cookie_does_not_block_public_operations(
     tenant: Tenant,
 ) -> None:
     """A browser sends it along, whatever its user does next. Who sends a dead key in a header means it."""
-    dead = mint(tenant.project)[0]
-    body = {"projectId": tenant.project, "token": mint(tenant.project)[0]}
+    dead = tenant.unknown_key()
+    body = {"projectId": tenant.project, "token": tenant.unknown_key()}
     for headers, status in (
         ({}, 403),
         ({"Cookie": f"homewire_session={dead}"}, 403),
@@ -334,7 +332,7 @@ async def test_cookie_cannot_be_planted_where_https_is_used() -> None:
             for header in (own, f"{planted}; {own}", f"{own}; {planted}"):
                 assert await ada.asks({"Cookie": header}) == (200, "")
             assert await ada.asks(cookie(ada.account)) == (200, "")
-            dead = f"__Host-homewire_session={mint(tenant.project)[0]}; homewire_session={ada.account.key}"
+            dead = f"__Host-homewire_session={tenant.unknown_key()}; homewire_session={ada.account.key}"
             assert await ada.asks({"Cookie": dead}) == NOBODY
             # Only what is known to be dead.
             assert {name: each["max-age"] for name, each in ada.forgotten.items()} == {

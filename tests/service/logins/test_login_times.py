@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import AccountSystem
-from homewire.sessions.models import ClientInfo
-from homewire.users.models import User
-from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
+from kit.accounts import EMAIL, PASSWORD, PHONE, TenantWithApp, reason, tenant_with_app
 from kit.node import NodeProcess, private_node
 from kit.redis_server import monitored
 
@@ -26,22 +24,22 @@ def patient_node() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def people(patient_node: NodeProcess) -> AsyncIterator[Accounts]:
-    async with accounts_of(patient_node, AccountSystem.EMAIL) as made:
+async def people(patient_node: NodeProcess) -> AsyncIterator[TenantWithApp]:
+    async with tenant_with_app(patient_node, "email") as made:
         yield made
 
 
-async def stored(people: Accounts, user_id: int) -> User:
-    user = await people.tenant.store.users.get(people.project, user_id)
+async def stored(people: TenantWithApp, user_id: int) -> Any:
+    user = await people.store.users.get(people.project, user_id)
     assert user is not None
     return user
 
 
-def now(people: Accounts) -> int:
-    return people.tenant.store.now_ms()
+def now(people: TenantWithApp) -> int:
+    return people.store.now_ms()
 
 
-async def test_login_and_a_failed_one_are_noted_when_they_were(people: Accounts) -> None:
+async def test_login_and_a_failed_one_are_noted_when_they_were(people: TenantWithApp) -> None:
     user = await people.member()
     assert (
         (await stored(people, user)).last_login_ms,
@@ -61,13 +59,13 @@ async def test_login_and_a_failed_one_are_noted_when_they_were(people: Accounts)
     assert between <= both.last_login_ms <= now(people)
     assert both.last_failed_login_ms == failed.last_failed_login_ms
     # It is the moment at which the session began.
-    (session,) = await people.tenant.store.sessions.of_user(people.project, user)
+    (session,) = await people.store.sessions.of_user(people.project, user)
     assert both.last_login_ms == session.started_ms
 
 
-async def test_refused_login_is_noted_as_failed(people: Accounts) -> None:
+async def test_refused_login_is_noted_as_failed(people: TenantWithApp) -> None:
     """Also with the right password."""
-    made = await people.tenant.store.users.create(people.project, "Ada", email=EMAIL, password=PASSWORD)
+    made = await people.store.users.create(people.project, "Ada", email=EMAIL, password=PASSWORD)
     assert reason(await people.sign_in(email=EMAIL, password=PASSWORD)) == "USER_UNVERIFIED"
     user = await stored(people, made.id)
     assert user.last_failed_login_ms > 0
@@ -75,37 +73,37 @@ async def test_refused_login_is_noted_as_failed(people: Accounts) -> None:
 
 
 async def test_login_without_password_is_noted_too(patient_node: NodeProcess) -> None:
-    async with accounts_of(patient_node, AccountSystem.PHONE) as people:
-        made = await people.tenant.store.users.create(people.project, "Ada", phone=PHONE)
+    async with tenant_with_app(patient_node, "phone") as people:
+        made = await people.store.users.create(people.project, "Ada", phone=PHONE)
         assert reason(await people.sign_in(phoneNumber=PHONE, code="000000")) == "INVALID_AUTH_CODE"
         assert (await stored(people, made.id)).last_failed_login_ms > 0
-        code = await people.tenant.store.verifications.issue_code(people.project, made.id, 60_000)
+        code = await people.store.verifications.issue_code(people.project, made.id, 60_000)
         assert (await people.sign_in(phoneNumber=PHONE, code=code)).status == 200
         assert (await stored(people, made.id)).last_login_ms > 0
 
 
-async def test_login_of_unknown_user_notes_nothing(people: Accounts) -> None:
+async def test_login_of_unknown_user_notes_nothing(people: TenantWithApp) -> None:
     """Nor of who was only invited: they could not log in."""
-    store, project = people.tenant.store, people.project
-    keys = {name async for name in people.tenant.redis.scan_iter(f"*{{p{project}}}*")}
+    store, project = people.store, people.project
+    keys = {name async for name in people.redis.scan_iter(f"*{{p{project}}}*")}
     for email in (UNKNOWN, "no address at all", ""):
         await people.sign_in(email=email, password="wrong")
-    assert {name async for name in people.tenant.redis.scan_iter(f"*{{p{project}}}*")} == keys
+    assert {name async for name in people.redis.scan_iter(f"*{{p{project}}}*")} == keys
     user = await people.member()
     await store.users.delete(project, user)
     await store.users.note_failed_login(project, user)
     assert await store.users.get_any(project, user) is None
 
 
-async def test_failed_login_sends_same_commands_for_known_and_unknown_users(people: Accounts) -> None:
+async def test_failed_login_sends_same_commands_for_known_and_unknown_users(people: TenantWithApp) -> None:
     """What the clock may blur, MONITOR shows."""
     await people.member()
-    await people.tenant.store.users.create(people.project, "none", email="without@example.com")
+    await people.store.users.create(people.project, "none", email="without@example.com")
 
     async def commands(email: str) -> list[tuple[str, str]]:
-        async with monitored(people.tenant.redis) as monitor:
+        async with monitored(people.redis) as monitor:
             await people.sign_in(email=email, password="wrong")
-            await people.tenant.redis.ping()
+            await people.redis.ping()
             seen: list[tuple[str, str]] = []
             async for command in monitor.listen():
                 words = command["command"].split()
@@ -125,11 +123,8 @@ async def test_failed_login_sends_same_commands_for_known_and_unknown_users(peop
     assert len(found[0]) >= 4
 
 
-async def test_times_of_many_logins_at_once_are_those_of_one(people: Accounts) -> None:
+async def test_times_of_many_logins_at_once_are_those_of_one(people: TenantWithApp) -> None:
     user = await people.member()
-    sessions = people.tenant.store.sessions
-    opened = await asyncio.gather(
-        *(sessions.open(people.project, user, "", ClientInfo(user_agent="test")) for _ in range(20))
-    )
+    opened = await asyncio.gather(*(people.session(user) for _ in range(20)))
     started = [session.started_ms for session, _ in opened]
     assert (await stored(people, user)).last_login_ms == max(started)

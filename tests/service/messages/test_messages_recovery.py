@@ -19,14 +19,14 @@ async def test_kill_loses_nothing(short_directory: Path) -> None:
         chosen = {**mails.settings(), "message_attempt_s": ATTEMPT_S, "durability": "always"}
         with running_node(data_dir, **chosen) as node:
             async with tenant_of(node) as tenant:
-                await PostOffice(node, tenant).send(verification(tenant, "slow-fay@example.com"))
+                await PostOffice(node.data_dir, tenant).send(verification(tenant, "slow-fay@example.com"))
                 # The server has it, and the node will never know.
                 envelope, first = await mails.mail()
                 node.process.kill()
                 await asyncio.to_thread(node.process.wait)
         with running_node(data_dir, **chosen) as node:
             async with tenant_of(node) as tenant:
-                await PostOffice(node, tenant).send(verification(tenant, "gus@example.com"))
+                await PostOffice(node.data_dir, tenant).send(verification(tenant, "gus@example.com"))
                 found: dict[str, set[str]] = {}
                 # A try that was cut off by its bound may come again as well.
                 while len(found) < 2:

@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.clock import MACHINE_CLOCK
-from homewire.messages.models import Channel, Message, MessageKind
-from homewire.store.keys import message_queue, messages_waiting
+from kit.clock import now_ms
 from kit.mailbox import (
     BASE,
     TOKEN,
     MailServer,
+    Message,
     PostOffice,
     SmsGateway,
     all_sent,
     mail_server,
+    mails_to_retry,
+    message,
     part,
+    queue_of_mails,
     sms_gateway,
     verification,
 )
@@ -31,7 +33,7 @@ CODE = "483920"
 
 
 def code(tenant: Tenant, to: str = "+14155550123") -> Message:
-    return Message(tenant.project, MessageKind.SIGN_IN_CODE, to, code=CODE)
+    return message(tenant, "signInCode", to, code=CODE)
 
 
 @dataclass
@@ -45,7 +47,7 @@ class MessageServers:
 
     @property
     def post(self) -> PostOffice:
-        return PostOffice(self.node, self.tenant)
+        return PostOffice(self.node.data_dir, self.tenant)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +84,7 @@ async def test_server_that_is_away_is_waited_for() -> None:
         with private_node(**mails.settings(), message_backoff_s=0.1) as node:
             async with tenant_of(node) as tenant:
                 await mails.stop()
-                await PostOffice(node, tenant).send(verification(tenant, "ben@example.com"))
+                await PostOffice(node.data_dir, tenant).send(verification(tenant, "ben@example.com"))
                 await node.reaches("mail_failed_total", 1)
                 await mails.start()
                 envelope, _ = await mails.mail()
@@ -133,13 +135,13 @@ async def test_foreign_entry_in_queue_blocks_no_message(
     servers: MessageServers,
 ) -> None:
     before = (await servers.node.metrics())["mail_malformed_total"]
-    queue, redis = message_queue(Channel.MAIL), servers.tenant.redis
+    queue, redis = queue_of_mails(), servers.tenant.redis
     garbage: list[dict[Any, Any]] = [
         {"x": "y"}, {"m": b"\xff", "n": 0, "c": 0}, {"m": "sealed", "n": "few", "c": 0}, {"m": "no times"}
     ]  # fmt: skip
     for fields in garbage:
         await redis.xadd(queue, fields)
-    await redis.zadd(messages_waiting(Channel.MAIL), {"no letter": 0})
+    await redis.zadd(mails_to_retry(), {"no letter": 0})
     await servers.post.send(verification(servers.tenant, "fay@example.com"))
     envelope, _ = await servers.mails.mail()
     assert envelope["to"] == "fay@example.com"
@@ -160,7 +162,7 @@ async def test_sms_is_posted_signed(servers: MessageServers) -> None:
 
 async def test_code_that_expired_is_sent_no_more(servers: MessageServers) -> None:
     """And is no dead message either."""
-    before, now = await servers.node.metrics(), MACHINE_CLOCK.now_ms()
+    before, now = await servers.node.metrics(), now_ms()
     await servers.post.send(replace(code(servers.tenant, "+14155550124"), good_until_ms=now - 1))
     await servers.node.until("sms_expired_total", before["sms_expired_total"] + 1)
     await servers.post.send(replace(code(servers.tenant, "+14155550125"), good_until_ms=now + 60_000))

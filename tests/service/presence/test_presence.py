@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
-from homewire.clock import MACHINE_CLOCK
-from homewire.store.keys import ProjectSlot
 from kit.client import Socket
+from kit.clock import now_ms
 from kit.node import NodeProcess, eventually
 from kit.presence import CAME, WENT, WatchedHome, running_nodes, watched_home
 from kit.redis_server import BusServer
@@ -86,9 +85,7 @@ async def test_device_without_home_is_connected_and_sends_no_event(watched: Watc
 
 
 async def test_user_at_the_other_websocket_is_no_device(watched: WatchedHome) -> None:
-    assert not await watched.tenant.redis.exists(
-        ProjectSlot(watched.tenant.project).device_presence(watched.owner.id)
-    )
+    assert not await watched.tenant.redis.exists(watched.tenant.slot.device_presence(watched.owner.id))
 
 
 async def test_flapping_device_sends_alternating_events(watched: WatchedHome) -> None:
@@ -97,7 +94,7 @@ async def test_flapping_device_sends_alternating_events(watched: WatchedHome) ->
     socket = await watched.connect()
     await watched.becomes(True)
     received: list[str] = []
-    began_ms = MACHINE_CLOCK.now_ms()
+    began_ms = now_ms()
     await closed(socket)
 
     async def is_over() -> bool:
@@ -125,7 +122,7 @@ async def test_deleted_device_leaves_no_record(watched: WatchedHome) -> None:
         assert await watched.receive(1) == [(watched.device.id, CAME)]
         await watched.tenant.store.devices.delete(watched.tenant.project, watched.device.id)
         assert (await socket.receive()).close_code == 4501
-    slot = ProjectSlot(watched.tenant.project)
+    slot = watched.tenant.slot
 
     async def is_gone() -> bool:
         left = [key async for key in watched.tenant.redis.scan_iter(slot.prefix + "device:*")]

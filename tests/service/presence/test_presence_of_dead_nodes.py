@@ -6,8 +6,8 @@ import asyncio
 import signal
 from collections import Counter
 
-from homewire.store.keys import NODES, ProjectSlot
 from kit.clock import suspended
+from kit.in_redis import NODES
 from kit.node import eventually
 from kit.presence import BY_LEASE_S, CAME, LEASE_S, WENT, running_nodes, watched_home
 
@@ -62,7 +62,7 @@ async def test_device_that_moves_to_another_node_stays_connected() -> None:
             nodes[0].process.send_signal(signal.SIGKILL)
             socket = await watched.connect(1)
             await watched.is_held_by(2)
-            slot = ProjectSlot(watched.tenant.project)
+            slot = watched.tenant.slot
 
             async def is_reaped() -> bool:
                 return (

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from homewire.store.keys import NODES, ProjectSlot
 from kit.client import listen
 from kit.clock import SteppedClock
+from kit.in_redis import NODES
 from kit.node import eventually, running_node
 from kit.tenant import Tenant, tenant_of
 
@@ -54,7 +54,7 @@ async def test_stepped_clock_announces_no_device_gone(
                     await renewed(tenant, RENEWALS)
                     assert (await tenant.store.presence.of(tenant.project, [device.id]))[device.id].connected
                     assert await tenant.redis.zrange(NODES, 0, -1) == boots
-                    record = ProjectSlot(tenant.project).device_presence(device.id)
+                    record = tenant.slot.device_presence(device.id)
                     assert not await tenant.redis.hexists(record, "disconnected")
                     assert await socket.is_alive()
                 # Had the device been announced gone and back, that would stand in front of this.

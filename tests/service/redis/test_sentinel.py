@@ -12,13 +12,12 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
-from homewire.errors import Unavailable
-from homewire.redis.connect import connect
 from kit.client import CLOSE, Socket, listen
 from kit.node import CLUSTER, NodeProcess, eventually, running_node
 from kit.redis_processes import TIMEOUT_S
+from kit.redis_server import client_of
 from kit.sentinels import SentinelSet, running_sentinels
-from kit.tenant import Tenant, tenant_of
+from kit.tenant import StoreError, Tenant, tenant_of
 
 pytestmark = pytest.mark.skipif(CLUSTER, reason="Sentinels watch servers that are no cluster")
 
@@ -98,7 +97,7 @@ async def test_failover_in_a_stream_of_events_loses_none_in_silence(
             async def is_found() -> bool:
                 try:
                     return await tenant.store.projects.get(tenant.project) is not None
-                except Unavailable:
+                except StoreError:
                     return False
 
             # The test's own client finds it later than the node, perhaps.
@@ -128,7 +127,7 @@ async def test_acknowledged_event_that_new_master_lacks_is_told(
 
 
 async def test_clients_find_new_master_by_themselves(redis_set: SentinelSet) -> None:
-    async with connect(redis_set.url) as client:
+    async with client_of(redis_set.url) as client:
         await client.set("before", 1)
         redis_set.until_in_sync()
         await asyncio.to_thread(redis_set.fail_over)

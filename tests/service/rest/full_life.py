@@ -8,13 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import ClientInfo
-from homewire.store.keys import ProjectSlot
-from kit.accounts import APP, PASSWORD, Accounts
+from kit.accounts import APP, PASSWORD, TenantWithApp
 from kit.client import listen
 from kit.node import NodeProcess, eventually
-from kit.tenant import Account
+from kit.tenant import SCOPES, Account
 from kit.webhook_receiver import Received, Receiver, register
 
 FAILING: Final = "deaf"
@@ -32,8 +29,8 @@ class Life:
     """One project. `begin` fills it, `end` takes all of it away again through the API."""
 
     node: NodeProcess
-    people: Accounts
-    accounts: AccountSystem
+    people: TenantWithApp
+    accounts: str
     on_demand: bool
     receiver: Receiver
     server: str = ""
@@ -50,19 +47,19 @@ class Life:
 
     async def ask(self, status: int, method: str, path: str, key: str | None, body: Any = None) -> Any:
         """The answer's JSON; it must have this status."""
-        reply = await self.people.tenant.ask(method, path, key, body)
+        reply = await self.people.ask(method, path, key, body)
         assert reply.status == status, (method, path, reply)
         return reply.body
 
     async def post(self, status: int, path: str, key: str | None, **form: Any) -> Any:
         """The same with a web form."""
-        reply = await self.people.tenant.ask("POST", path, key, data=form)
+        reply = await self.people.ask("POST", path, key, data=form)
         assert reply.status == status, (path, reply)
         return reply.body
 
     async def begin(self) -> None:
         """Make everything."""
-        self.server = await self.people.project_key(*KeyScope)
+        self.server = await self.people.project_key(*SCOPES)
         self.ada, self.bob = await self._person(), await self._person()
         await self._homes()
         await self._devices()
@@ -72,19 +69,17 @@ class Life:
         await self._events_and_commands()
         # Wrong guesses are counted, and a session that was ended is kept for its owner.
         await self.people.sign_in(email="nobody@example.com", password="wrong")
-        sessions = self.people.tenant.store.sessions
-        opened, _ = await sessions.open(
-            self.people.project, self.bob.id, APP, ClientInfo(user_agent="second")
-        )
+        sessions = self.people.store.sessions
+        opened, _ = await self.people.session(self.bob.id, APP)
         await sessions.end(self.people.project, opened.id)
         # Of one that is deleted by its user, one that goes with its home, and one that stays.
         for device in (self.devices[0], *self.devices[2:]):
-            await sessions.open_node(self.people.project, device.id, ClientInfo(user_agent="device"))
+            await self.people.node_session(device.id)
 
     async def end(self) -> None:
         """Delete it all, as its owners would."""
         first, second = self.homes
-        store, project = self.people.tenant.store, self.people.project
+        store, project = self.people.store, self.people.project
         await self.ask(204, "DELETE", f"/homes/{first}/kv/mood", self.ada.key)
         await self.ask(204, "DELETE", f"/projects/{project}/entities/sink", self.server)
         await self.ask(204, "DELETE", f"/devices/{self.devices[0].id}", self.ada.key)
@@ -106,13 +101,13 @@ class Life:
     async def _person(self) -> Account:
         """Somebody who registered, has a key, and has asked for another proof that they will not use."""
         people, number = self.people, next(self._numbers)
-        if self.accounts is AccountSystem.EMAIL:
+        if self.accounts == "email":
             email = f"{number}@example.com"
             assert (await people.register(name="A", email=email, password=PASSWORD)).status == 201
             await self.post(200, "/auth/user/emailVerification", None, token=await people.token())
             session = (await people.sign_in(email=email, password=PASSWORD)).body
             assert (await people.start("passwordReset/start", email=email)).status == 200
-        elif self.accounts is AccountSystem.PHONE:
+        elif self.accounts == "phone":
             phone = f"+1415555{number:04}"
             assert (await people.register(name="A", phoneNumber=phone)).status == 201
             session = (await people.sign_in(phoneNumber=phone, code=await people.code())).body
@@ -128,8 +123,8 @@ class Life:
             home = await self.ask(201, "POST", "/homes", self.ada.key, {"name": name})
             self.homes.append(home["id"])
         guest: dict[str, Any] = {
-            AccountSystem.EMAIL: {"email": "guest@example.com"},
-            AccountSystem.PHONE: {"phoneNumber": "+14155559999"},
+            "email": {"email": "guest@example.com"},
+            "phone": {"phoneNumber": "+14155559999"},
         }.get(self.accounts, {})
         if guest:
             for home in self.homes:
@@ -138,7 +133,7 @@ class Life:
         first = f"/homes/{self.homes[0]}/members"
         # Whoever is invited by address or by id: it is Bob.
         bob = {"userId": self.bob.id}
-        if self.accounts is not AccountSystem.BYOU:
+        if self.accounts != "byou":
             user = await self.ask(200, "GET", f"/users/{self.bob.id}", self.bob.key)
             bob = {name: user[name] for name in ("email", "phoneNumber") if name in user}
         await self.ask(201, "POST", first, self.ada.key, bob)
@@ -164,7 +159,7 @@ class Life:
         return Account(device.id, device.key, home)
 
     async def _claimable(self) -> tuple[Account, str]:
-        device, key, code = await self.people.tenant.store.devices.create(self.people.project, "lamp")
+        device, key, code = await self.people.store.devices.create(self.people.project, "lamp")
         await self.post(200, "/deviceRegistration", key, deviceId=device.id, claimable="1")
         return Account(device.id, key), code
 
@@ -187,7 +182,7 @@ class Life:
         self.receiver.answer = refuse_failing
         for module, homes in ((GOOD, None), (FAILING, [self.homes[0]])):
             url = f"{self.receiver.origin}/{module}"
-            await register(self.people.tenant, self.node, url, module=module, homes=homes)
+            await register(self.people, self.node, url, module=module, homes=homes)
 
     async def _permissions(self) -> None:
         """Granted to users and to groups, of things that are deleted before and after them."""
@@ -198,8 +193,8 @@ class Life:
             for user in (self.ada.id, self.bob.id):
                 await self.ask(204, "PUT", f"{project}/groups/{group}/members/{user}", self.server)
             for whose in ({"groupId": group}, {"userId": self.ada.id}):
-                for right in (f"read:home-events:{home}", "read:entity-events:sink"):
-                    body = {**whose, "permission": right}
+                for permission in (f"read:home-events:{home}", "read:entity-events:sink"):
+                    body = {**whose, "permission": permission}
                     await self.ask(204, "POST", f"{project}/permissions", self.server, body)
 
     async def _is_known_connected(self, device: Account) -> bool:
@@ -207,7 +202,7 @@ class Life:
         return bool(seen["isConnected"])
 
     async def _events_and_commands(self) -> None:
-        tenant = self.people.tenant
+        tenant = self.people
         for device in self.devices[:3]:
             async with await listen(tenant.url, f"/devices/{device.id}/command", device.key) as socket:
                 path = f"/devices/{device.id}/command"
@@ -224,7 +219,7 @@ class Life:
 
         async def has_dead_letters() -> bool:
             # And one that is still being tried.
-            names = ProjectSlot(self.people.project)
+            names = self.people.slot
             return bool(await tenant.redis.xlen(names.module_dead(FAILING)))
 
         await eventually(has_dead_letters, 30.0)

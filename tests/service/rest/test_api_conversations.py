@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from homewire.projects.models import AccountSystem, KeyScope
-from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
+from kit.accounts import APP, EMAIL, PASSWORD, PHONE, TenantWithApp, reason, tenant_with_app
 from kit.client import CLOSE, Socket, listen, refusal
 from kit.node import NodeProcess, private_node
 from kit.tenant import Account
@@ -36,15 +35,15 @@ def node() -> Iterator[NodeProcess]:
 class Talk:
     """What the clients of one project say. Each answer must have the status that its table gives."""
 
-    people: Accounts
+    people: TenantWithApp
 
     async def ask(self, status: int, method: str, path: str, key: str | None, body: Any = None) -> Any:
         """The JSON of the answer; the body goes as JSON."""
-        return self._checked(status, await self.people.tenant.ask(method, path, key, body))
+        return self._checked(status, await self.people.ask(method, path, key, body))
 
     async def post(self, status: int, path: str, key: str | None, **form: Any) -> Any:
         """The same with a web form, as clients post to the endpoints that take one."""
-        return self._checked(status, await self.people.tenant.ask("POST", path, key, data=form))
+        return self._checked(status, await self.people.ask("POST", path, key, data=form))
 
     @staticmethod
     def _checked(status: int, reply: Any) -> Any:
@@ -53,7 +52,7 @@ class Talk:
 
     async def device_for_sale(self) -> tuple[Account, str]:
         """A pre-provisioned device, and the claim code on its label."""
-        devices, project = self.people.tenant.store.devices, self.people.project
+        devices, project = self.people.store.devices, self.people.project
         device, key, code = await devices.create(project, "lamp")
         return Account(device.id, key), code
 
@@ -97,18 +96,18 @@ class Talk:
     async def is_dead(self, key: str) -> None:
         await self.ask(401, "GET", "/homes?userId=1", key)
         assert await self.ask(200, "GET", "/auth", key) == {"type": "nobody"}
-        assert (await refusal(self.people.tenant.url, EVENTS, key)).status == 401
+        assert (await refusal(self.people.url, EVENTS, key)).status == 401
 
 
 @asynccontextmanager
-async def listen_to(people: Accounts, path: str, key: str) -> AsyncIterator[Socket]:
-    async with await listen(people.tenant.url, path, key, receives_presence=True) as socket:
+async def listen_to(people: TenantWithApp, path: str, key: str) -> AsyncIterator[Socket]:
+    async with await listen(people.url, path, key, receives_presence=True) as socket:
         yield socket
 
 
 @asynccontextmanager
-async def talk_of(node: NodeProcess, accounts: AccountSystem, **options: Any) -> AsyncIterator[Talk]:
-    async with accounts_of(node, accounts, **options) as people:
+async def talk_of(node: NodeProcess, accounts: str, **options: Any) -> AsyncIterator[Talk]:
+    async with tenant_with_app(node, accounts, **options) as people:
         yield Talk(people)
 
 
@@ -142,8 +141,8 @@ async def sign_in_by_code(talk: Talk, phone: str, code: str) -> Any:
 
 
 async def test_family_with_email_accounts(node: NodeProcess) -> None:
-    async with talk_of(node, AccountSystem.EMAIL) as talk:
-        admin = await talk.people.project_key(KeyScope.ADMIN)
+    async with talk_of(node, "email") as talk:
+        admin = await talk.people.project_key("admin")
         ada, key = await signed_in_by_email(talk, "Ada", EMAIL)
         home = (await talk.ask(201, "POST", "/homes", key, {"name": "Hut"}))["id"]
 
@@ -192,8 +191,8 @@ async def test_family_with_email_accounts(node: NodeProcess) -> None:
 
 
 async def test_family_with_phone_accounts(node: NodeProcess) -> None:
-    async with talk_of(node, AccountSystem.PHONE, on_demand=True) as talk:
-        people, admin = talk.people, await talk.people.project_key(KeyScope.ADMIN)
+    async with talk_of(node, "phone", on_demand=True) as talk:
+        people, admin = talk.people, await talk.people.project_key("admin")
         ada, key = await signed_in_by_phone(talk, "Ada", PHONE)
         # She logs in on a second telephone, with a second code.
         started = {"projectId": people.project, "phoneNumber": PHONE}
@@ -215,7 +214,7 @@ async def test_family_with_phone_accounts(node: NodeProcess) -> None:
         made = await talk.post(201, "/devices", None, token=token["token"])
         assert (made["homeId"], made["deviceClass"], made["tag"]) == (home, "lamp", "hall")
         lamp = Account(made["id"], made["apiKey"], home)
-        again = await people.tenant.ask("POST", "/devices", None, data={"token": token["token"]})
+        again = await people.ask("POST", "/devices", None, data={"token": token["token"]})
         assert reason(again) == "INVALID_TOKEN"
 
         async with talk.ear(key) as ear, talk.ear(second) as other, talk.ear(key_of_bob) as ear_of_bob:
@@ -239,9 +238,9 @@ async def test_family_with_phone_accounts(node: NodeProcess) -> None:
 
 
 async def test_server_that_brings_its_own_users(node: NodeProcess) -> None:
-    async with talk_of(node, AccountSystem.BYOU) as talk, receiving() as receiver:
+    async with talk_of(node, "byou") as talk, receiving() as receiver:
         people = talk.people
-        everything = KeyScope.BYOU, KeyScope.SEND_EVENT, KeyScope.SEND_COMMAND, KeyScope.READ
+        everything = "byou", "send-event", "send-command", "read"
         server, bare = await people.project_key(*everything), await people.project_key()
         body = {"projectId": people.project, "name": "Ada", "externalKey": "ada of the shop"}
         for key in (None, bare):
@@ -259,9 +258,9 @@ async def test_server_that_brings_its_own_users(node: NodeProcess) -> None:
 
         # Nobody listens to events in such a project (spec 000, Listen to events) ...
         for path in (EVENTS, f"{EVENTS}?homeId={home}"):
-            assert (await refusal(people.tenant.url, path, key)).status == 403
+            assert (await refusal(people.url, path, key)).status == 403
         # ... but who sends them can, the server's webhook is told of them, and commands reach the device.
-        await register(people.tenant, node, receiver.url)
+        await register(people, node, receiver.url)
         await talk.device_says(lamp, "lit", {"n": 1})
         await talk.ask(204, "PUT", f"/homes/{home}/event", server, {"eventType": "tick"})
         told = [(await receiver.next()).event for _ in range(2)]

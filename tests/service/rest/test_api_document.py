@@ -11,11 +11,8 @@ from typing import Any
 import pytest
 import schemathesis
 
-from homewire.errors import MethodNotAllowed
-from homewire.openapi.document import UNDOCUMENTED, operations_of
-from homewire.operations import ENDPOINTS
-from homewire.rest.shapes import of_path
 from kit.node import NodeProcess, private_node
+from kit.openapi import ENDPOINTS, UNDOCUMENTED, operations_of, text_of_wrong_method
 
 
 async def fetched(node: NodeProcess) -> Any:
@@ -55,8 +52,7 @@ async def test_path_lists_its_methods(node: NodeProcess) -> None:
                 assert set(answer.headers["Allow"].split(", ")) - {"HEAD"} == {
                     method.upper() for method in methods
                 }
-                refusal = of_path(path).answer(MethodNotAllowed(answer.headers["Allow"]))
-                assert await answer.text() == refusal.text
+                assert await answer.text() == text_of_wrong_method(path, answer.headers["Allow"])
 
 
 class Page(HTMLParser):

@@ -11,11 +11,11 @@ from typing import Any, Final
 import pytest
 from full_life import Life
 
-from homewire.projects.models import AccountSystem
-from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
-from kit.accounts import accounts_of
+from kit.accounts import tenant_with_app
+from kit.in_redis import DELETED_PROJECTS, PROJECTS, UNFINISHED
 from kit.key_space import kind, lasting, names_of
 from kit.node import NodeProcess, eventually, private_node
+from kit.tenant import ACCOUNT_SYSTEMS, project_of
 from kit.webhook_receiver import receiving
 
 WITHIN_S = 60.0
@@ -34,9 +34,9 @@ MADE_BY_ALL: Final = KEPT_OF_A_PROJECT | {
 }  # fmt: skip
 """Of every kind of project there are these keys, before anything is deleted."""
 MADE_BY: Final = {
-    AccountSystem.EMAIL: {"emails", "user:#:proofs", "proof:#", "claims"},
-    AccountSystem.PHONE: {"phones", "user:#:proofs", "provisioning:#"},
-    AccountSystem.BYOU: {"externals", "claims"},
+    "email": {"emails", "user:#:proofs", "proof:#", "claims"},
+    "phone": {"phones", "user:#:proofs", "provisioning:#"},
+    "byou": {"externals", "claims"},
 }
 KEPT_OF_A_DEPLOYMENT: Final = (
     r"hw:(ids|\{deployment\})", r"hw:\{projects\}:(live|unfinished)", r"hw:\{nodes\}:(leases|projects:\w+)",
@@ -60,22 +60,22 @@ async def nothing(left: Callable[[], Awaitable[Any]]) -> None:
 
 
 @asynccontextmanager
-async def life_of(node: NodeProcess, accounts: AccountSystem) -> AsyncIterator[Life]:
+async def life_of(node: NodeProcess, accounts: str) -> AsyncIterator[Life]:
     """With phone accounts the devices are provisioned on demand."""
-    on_demand = accounts is AccountSystem.PHONE
-    async with accounts_of(node, accounts, on_demand=on_demand) as people, receiving() as receiver:
+    on_demand = accounts == "phone"
+    async with tenant_with_app(node, accounts, on_demand=on_demand) as people, receiving() as receiver:
         life = Life(node, people, accounts, on_demand, receiver)
         await life.begin()
-        pattern = ProjectSlot(people.project).prefix + "*"
-        made = {kind(name) for name in await names_of(people.tenant.redis, pattern)}
+        pattern = people.slot.prefix + "*"
+        made = {kind(name) for name in await names_of(people.redis, pattern)}
         # The more is made, the more a deletion can forget.
         assert made >= MADE_BY_ALL | MADE_BY[accounts], (MADE_BY_ALL | MADE_BY[accounts]) - made
         yield life
 
 
-async def deleted_piece_by_piece(node: NodeProcess, accounts: AccountSystem) -> None:
+async def deleted_piece_by_piece(node: NodeProcess, accounts: str) -> None:
     async with life_of(node, accounts) as life:
-        redis, pattern = life.people.tenant.redis, ProjectSlot(life.people.project).prefix + "*"
+        redis, pattern = life.people.redis, life.people.slot.prefix + "*"
         await life.end()
 
         async def left() -> set[str]:
@@ -88,11 +88,11 @@ async def deleted_piece_by_piece(node: NodeProcess, accounts: AccountSystem) -> 
         assert len(keys) == len(records) == 2
 
 
-async def deleted_as_a_whole(node: NodeProcess, accounts: AccountSystem) -> None:
+async def deleted_as_a_whole(node: NodeProcess, accounts: str) -> None:
     async with life_of(node, accounts) as life:
-        redis, project = life.people.tenant.redis, life.people.project
+        redis, project = life.people.redis, life.people.project
         # Without the sweep that the CLI does behind it: it is left to housekeeping.
-        await life.people.tenant.store.projects.delete(project)
+        await life.people.store.projects.delete(project)
 
         async def is_forgotten() -> bool:
             return await redis.zscore(UNFINISHED, str(project)) is None
@@ -100,7 +100,7 @@ async def deleted_as_a_whole(node: NodeProcess, accounts: AccountSystem) -> None
         await eventually(is_forgotten, WITHIN_S)
 
         async def left() -> set[str]:
-            return await names_of(redis, ProjectSlot(project).prefix + "*")
+            return await names_of(redis, project_of(redis, project).slot.prefix + "*")
 
         await nothing(left)
         for index in (PROJECTS, DELETED_PROJECTS):
@@ -113,11 +113,11 @@ async def test_deletions_leave_no_orphans() -> None:
     with private_node(**settings) as node:
         # At once, because housekeeping is waited for.
         await asyncio.gather(
-            *(deleted_piece_by_piece(node, accounts) for accounts in AccountSystem),
-            *(deleted_as_a_whole(node, accounts) for accounts in AccountSystem),
+            *(deleted_piece_by_piece(node, accounts) for accounts in ACCOUNT_SYSTEMS),
+            *(deleted_as_a_whole(node, accounts) for accounts in ACCOUNT_SYSTEMS),
         )
-        async with accounts_of(node, AccountSystem.EMAIL) as people:
+        async with tenant_with_app(node, "email") as people:
             allowed = re.compile("|".join(KEPT_OF_A_DEPLOYMENT))
-            found = await lasting(people.tenant.redis)
+            found = await lasting(people.redis)
             deployment = {name for name in found if not re.match(r"hw:\{p\d+\}:", name)}
             assert {name for name in deployment if not allowed.fullmatch(name)} == set()

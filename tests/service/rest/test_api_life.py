@@ -26,14 +26,12 @@ from hypothesis.stateful import (
 from life_model import MEMBER, OWNER, Device, Home, Project
 from redis import Redis
 
-from homewire.bus.shards import events_key
-from homewire.projects.models import AccountSystem, KeyScope
+from kit.in_redis import SHARDS, events_key
 from kit.node import NodeProcess, private_node
 from kit.tenant import tenant_of
 
 LONG: Final = os.environ.get("HOMEWIRE_EXAMPLES")
 DEVICES: Final = 3
-SHARDS: Final = 64
 
 NUMBERS = st.integers(0, 5)
 """Which of the users, homes or devices that there are, counted around."""
@@ -57,13 +55,11 @@ class Life(RuleBasedStateMachine):
 
     async def begin(self) -> tuple[int, str]:
         """A project that brings its own users, with unclaimed devices."""
-        async with tenant_of(self.node, AccountSystem.BYOU) as tenant:
+        async with tenant_of(self.node, "byou") as tenant:
             for _ in range(DEVICES):
                 device, key, code = await tenant.store.devices.create(tenant.project, "lamp")
                 self.model.devices[device.id] = Device(key, code)
-            create = tenant.store.project_keys.create
-            _, admin = await create(tenant.project, "admin", {KeyScope.ADMIN})
-            return tenant.project, admin
+            return tenant.project, await tenant.project_key("admin")
 
     def ask(self, method: str, path: str, key: str, expected: int, **body: Any) -> Any:
         """The JSON of the answer, which must have this status."""

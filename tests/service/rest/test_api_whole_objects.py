@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import AccountSystem, KeyScope
 from kit.homes import HomeWithMembers, home_with_members
 from kit.node import NodeProcess
 from kit.tenant import Reply, Tenant, tenant_of
@@ -83,8 +82,8 @@ async def test_zero_id_of_a_new_object_is_absent(home: HomeWithMembers, as_form:
 
 async def test_zero_id_does_not_count_as_an_id(node: NodeProcess) -> None:
     """Where one is needed it is missing."""
-    async with tenant_of(node, AccountSystem.BYOU) as tenant:
+    async with tenant_of(node, "byou") as tenant:
         body = {"projectId": tenant.project, "userId": 0}
-        _, key = await tenant.store.project_keys.create(tenant.project, "byou", [KeyScope.BYOU])
+        key = await tenant.project_key("byou")
         answer = await tenant.ask("POST", "/auth/user", key, body)
         assert (answer.status, answer.body["data"]) == (403, {"field": "userId", "problem": "is required"})

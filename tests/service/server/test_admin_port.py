@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from homewire.redis.connect import connect
 from kit.client import raw_request
 from kit.clock import suspended
 from kit.node import NodeProcess, eventually, private_node, reserved_port, running_node
@@ -56,7 +55,7 @@ async def test_no_answer_names_implementation(node: NodeProcess, request_bytes: 
 
 async def test_only_admin_port_explains_unreadiness() -> None:
     with private_node() as node:
-        redis = connect(node.redis_url)
+        redis = node.redis()
         pid = (await redis.info("server"))["process_id"]
         await redis.aclose()
         with suspended(int(pid)):

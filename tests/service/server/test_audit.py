@@ -10,8 +10,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from homewire.projects.models import AccountSystem, KeyScope
-from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
+from kit.accounts import EMAIL, PASSWORD, TenantWithApp, tenant_with_app
 from kit.client import Refused, listen
 from kit.node import NodeProcess, eventually, private_node
 
@@ -26,12 +25,12 @@ def talkative() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def people(talkative: NodeProcess) -> AsyncIterator[Accounts]:
-    async with accounts_of(talkative, AccountSystem.EMAIL) as made:
+async def people(talkative: NodeProcess) -> AsyncIterator[TenantWithApp]:
+    async with tenant_with_app(talkative, "email") as made:
         yield made
 
 
-async def trail(people: Accounts, operation: str, outcome: str) -> dict[str, Any]:
+async def trail(people: TenantWithApp, operation: str, outcome: str) -> dict[str, Any]:
     """The newest line of the trail with this operation and outcome, once it is written."""
     found: list[dict[str, Any]] = []
 
@@ -49,11 +48,11 @@ async def trail(people: Accounts, operation: str, outcome: str) -> dict[str, Any
     return found[-1]
 
 
-async def logins(people: Accounts, outcome: str) -> float:
+async def logins(people: TenantWithApp, outcome: str) -> float:
     return (await people.node.metrics()).get(f'logins_total{{outcome="{outcome}"}}', 0)
 
 
-async def test_logins_leave_a_line_and_are_counted_by_outcome(people: Accounts) -> None:
+async def test_logins_leave_a_line_and_are_counted_by_outcome(people: TenantWithApp) -> None:
     user = await people.member()
     right, wrong = await logins(people, "ok"), await logins(people, "INCORRECT_PASSWORD")
     assert (await people.sign_in(email=EMAIL, password=PASSWORD)).status == 200
@@ -66,46 +65,46 @@ async def test_logins_leave_a_line_and_are_counted_by_outcome(people: Accounts) 
     assert await logins(people, "INCORRECT_PASSWORD") == wrong + 1
 
 
-async def test_audit_of_access_changes_names_caller_and_subject(people: Accounts) -> None:
-    admin = await people.project_key(KeyScope.ADMIN)
+async def test_audit_of_access_changes_names_caller_and_subject(people: TenantWithApp) -> None:
+    admin = await people.project_key("admin")
     user = await people.member()
-    key = await people.key(user)
-    home = await people.tenant.store.homes.create(people.project, "home", user)
+    key = await people.key_of(user)
+    home = await people.store.homes.create(people.project, "home", user)
     asked = {"email": "new@example.com"}
-    added = await people.tenant.ask("POST", f"/homes/{home.id}/members", key, asked)
+    added = await people.ask("POST", f"/homes/{home.id}/members", key, asked)
     assert added.status == 201
     line = await trail(people, "addHomeMember", "ok")
     assert (line["caller"], line["project"], line["homeId"]) == (f"user {user}", people.project, str(home.id))
-    refused = await people.tenant.ask("PATCH", f"/users/{user}", admin, {"name": "Eve"})
+    refused = await people.ask("PATCH", f"/users/{user}", admin, {"name": "Eve"})
     assert refused.status == 403
     line = await trail(people, "updateUser", "PERMISSION_DENIED")
     assert line["caller"] == "project key key"
 
 
-async def test_values_and_questions_leave_no_line(people: Accounts) -> None:
+async def test_values_and_questions_leave_no_line(people: TenantWithApp) -> None:
     user = await people.member()
-    key = await people.key(user)
-    home = await people.tenant.store.homes.create(people.project, "home", user)
+    key = await people.key_of(user)
+    home = await people.store.homes.create(people.project, "home", user)
     asked: dict[str, Any] = {"value": 1}
-    assert (await people.tenant.ask("PUT", f"/homes/{home.id}/kv/a", key, asked)).status == 204
-    assert (await people.tenant.ask("GET", f"/homes/{home.id}", key)).status == 200
-    assert (await people.tenant.ask("PATCH", f"/homes/{home.id}", key, {"name": "h"})).status == 204
+    assert (await people.ask("PUT", f"/homes/{home.id}/kv/a", key, asked)).status == 204
+    assert (await people.ask("GET", f"/homes/{home.id}", key)).status == 200
+    assert (await people.ask("PATCH", f"/homes/{home.id}", key, {"name": "h"})).status == 204
     await trail(people, "updateHome", "ok")
     logged = people.node.log.read_text()
     assert "putHomeKeyValuePair" not in logged
     assert "getHome" not in logged
 
 
-async def test_refusals_are_counted_by_reason(people: Accounts) -> None:
+async def test_refusals_are_counted_by_reason(people: TenantWithApp) -> None:
     name = 'refusals_total{reason="AUTHORIZATION_REQUIRED"}'
     before = (await people.node.metrics()).get(name, 0)
-    assert (await people.tenant.ask("GET", "/homes", "v1.1.dead")).status == 401
+    assert (await people.ask("GET", "/homes", "v1.1.dead")).status == 401
     with pytest.raises(Refused):
         await listen(people.node.url, "/userSession/websocket", "v1.1.dead")
     assert (await people.node.metrics())[name] == before + 2
 
 
-async def test_flood_of_attempts_leaves_no_line_for_each(people: Accounts) -> None:
+async def test_flood_of_attempts_leaves_no_line_for_each(people: TenantWithApp) -> None:
     await people.member()
     # At once: each refusal is answered a second later.
     await asyncio.gather(*(people.sign_in(email=EMAIL, password=WRONG) for _ in range(60)))
@@ -116,9 +115,9 @@ async def test_flood_of_attempts_leaves_no_line_for_each(people: Accounts) -> No
     assert len(lines) <= 2 * len(times)
 
 
-async def test_no_secret_reaches_a_log_at_debug_level(people: Accounts) -> None:
-    tenant = people.tenant
-    project_key = await people.project_key(KeyScope.ADMIN, KeyScope.READ)
+async def test_no_secret_reaches_a_log_at_debug_level(people: TenantWithApp) -> None:
+    tenant = people
+    project_key = await people.project_key("admin", "read")
     secrets = [PASSWORD, WRONG, NEW, project_key, tenant.key]
     assert (await people.register(email=EMAIL, password=PASSWORD, name="Ada")).status == 201
     secrets.append(await people.token())

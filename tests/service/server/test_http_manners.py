@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 from aiohttp import ClientResponse
 
-from homewire.projects.models import KeyScope
 from kit.client import raw_request, refusal
 from kit.node import NodeProcess
 from kit.tenant import Tenant
@@ -130,7 +129,7 @@ async def test_short_answers_and_cookie_requests_are_not_compressed(
 async def test_created_resource_has_location(tenant: Tenant) -> None:
     """The path answers, to the same key."""
     user, other = await tenant.user(), await tenant.user()
-    _, admin = await tenant.store.project_keys.create(tenant.project, "admin", {KeyScope.ADMIN})
+    admin = await tenant.project_key("admin")
     found = await tenant.store.users.get(tenant.project, other.id)
     assert found is not None
 

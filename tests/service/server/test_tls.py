@@ -20,7 +20,6 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from homewire.server.browser import HOST_SESSION_COOKIE
 from kit import certificates
 from kit.client import PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
 from kit.node import ROOT, NodeProcess, eventually, private_node
@@ -76,10 +75,10 @@ async def test_cookie_that_came_over_tls_stays_there(node: NodeProcess, tenant: 
     home = await tenant.home(user)
     async with tenant.http.post("/session/login-with-token", json={"token": user.key}) as answer:
         assert answer.status == 201
-        cookie = answer.cookies[HOST_SESSION_COOKIE]
+        cookie = answer.cookies["__Host-homewire_session"]
     assert cookie["secure"]
     for origin, status in ((node.url, 204), (node.url.replace("https:", "http:"), 403)):
-        headers = {"Cookie": f"{HOST_SESSION_COOKIE}={cookie.value}", "Origin": origin}
+        headers = {"Cookie": f"__Host-homewire_session={cookie.value}", "Origin": origin}
         async with tenant.http.patch(f"/homes/{home}", json={"name": "hut"}, headers=headers) as answer:
             assert answer.status == status
 

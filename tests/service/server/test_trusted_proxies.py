@@ -15,10 +15,8 @@ import aiohttp
 import orjson
 import pytest
 
-from homewire.projects.models import AccountSystem
-from homewire.server.accept import SIGNATURE
 from kit import certificates
-from kit.accounts import APP, EMAIL, PASSWORD, accounts_of
+from kit.accounts import APP, EMAIL, PASSWORD, tenant_with_app
 from kit.browser import HOSTS, JSON, cookie_of
 from kit.client import Refused, Socket, listen
 from kit.node import NodeProcess, private_node
@@ -31,6 +29,8 @@ ATTEMPTS = 3
 HEADER_S = 1.0
 LIMITS = {"address_attempts": ATTEMPTS, "account_attempts": 0, "address_connections": 1}
 LOOPS = ["uvloop", "asyncio"]
+SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+"""Of version 2 of the PROXY protocol."""
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ async def test_events_carry_the_address_of_the_client(behind: NodeProcess, sourc
 async def test_sessions_and_cookies_are_those_of_the_client(
     behind: NodeProcess, source: str, address: str
 ) -> None:
-    async with accounts_of(behind, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(behind, "email") as people:
         user = await people.member()
         host = f"p{people.project}.test"
         async with client_at(behind, source) as http:
@@ -99,12 +99,12 @@ async def test_sessions_and_cookies_are_those_of_the_client(
         cookie = cookie_of(answer)
         assert cookie is not None
         assert bool(cookie["secure"]) is (source == BALANCER)
-        [session] = await people.tenant.store.sessions.of_user(people.project, user)
+        [session] = await people.store.sessions.of_user(people.project, user)
         assert (session.address, session.host) == (address, host)
 
 
 async def test_attempts_are_counted_by_client(behind: NodeProcess) -> None:
-    async with accounts_of(behind, AccountSystem.EMAIL) as people, client_at(behind, BALANCER) as http:
+    async with tenant_with_app(behind, "email") as people, client_at(behind, BALANCER) as http:
         await people.member()
 
         async def sign_in(password: str, client: str) -> Reply:
@@ -125,7 +125,7 @@ async def test_attempts_are_counted_by_client(behind: NodeProcess) -> None:
 
 async def test_untrusted_peer_is_counted_by_its_own_address(behind: NodeProcess) -> None:
     """A stranger that changes what it says of itself gets no more attempts, and takes none from others."""
-    async with accounts_of(behind, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(behind, "email") as people:
         form = {"projectId": people.project, "appId": APP, "email": EMAIL, "password": "wrong"}
         async with client_at(behind, STRANGER) as http:
             for number in range(ATTEMPTS):

@@ -6,10 +6,7 @@ import asyncio
 import re
 from typing import cast
 
-from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import ClientInfo
-from homewire.store.keys import ProjectSlot
-from kit.accounts import APP, PASSWORD, Accounts, accounts_of
+from kit.accounts import APP, PASSWORD, TenantWithApp, tenant_with_app
 from kit.client import CLOSE, listen
 from kit.node import NodeProcess, eventually
 from kit.tenant import Reply, Tenant
@@ -18,11 +15,11 @@ SESSION = "/userSession"
 ENDED = 4502
 
 
-async def signed_in(people: Accounts, email: str = "ada@example.com") -> tuple[int, str, str]:
+async def signed_in(people: TenantWithApp, email: str = "ada@example.com") -> tuple[int, str, str]:
     """A new user: id, key, and id of the session."""
     user = await people.member(email)
     key = (await people.sign_in(email=email, password=PASSWORD)).body["token"]
-    session = await people.tenant.store.sessions.of_token(key)
+    session = await people.store.sessions.of_token(key)
     assert session is not None
     return user, key, session.id
 
@@ -39,14 +36,14 @@ async def is_refused(tenant: Tenant, key: str) -> None:
 
 
 async def test_user_reads_their_session(node: NodeProcess) -> None:
-    async with accounts_of(node, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(node, "email") as people:
         user, key, session_id = await signed_in(people)
-        answer = await people.tenant.ask("GET", SESSION, key)
+        answer = await people.ask("GET", SESSION, key)
         assert answer.status == 200
         began = answer.body.pop("creationTime")
         assert answer.body == {"userId": user, "appId": APP, "projectId": people.project}
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", began)
-        session = await people.tenant.store.sessions.get(people.project, session_id)
+        session = await people.store.sessions.get(people.project, session_id)
         assert session is not None
         assert began.endswith(f"{session.started_ms % 1000:03}Z")
         # What the login told of itself.
@@ -57,39 +54,39 @@ async def test_user_reads_their_session(node: NodeProcess) -> None:
 
 
 async def test_ending_session_ends_key_and_sockets(node: NodeProcess) -> None:
-    async with accounts_of(node, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(node, "email") as people:
         user, key, _ = await signed_in(people)
-        other = await people.key(user)
+        other = await people.key_of(user)
         path = f"{SESSION}/websocket"
         async with (
-            await listen(people.tenant.url, path, key) as socket,
-            await listen(people.tenant.url, path, other) as kept,
+            await listen(people.url, path, key) as socket,
+            await listen(people.url, path, other) as kept,
         ):
-            answer = await people.tenant.ask("DELETE", SESSION, key)
+            answer = await people.ask("DELETE", SESSION, key)
             assert (answer.status, answer.body) == (204, None)
             frame = await socket.receive()
             assert (frame.opcode, frame.close_code) == (CLOSE, ENDED)
             assert await kept.is_alive()
-        await is_refused(people.tenant, key)
-        assert (await people.tenant.ask("DELETE", SESSION, key)).status == 401
+        await is_refused(people, key)
+        assert (await people.ask("DELETE", SESSION, key)).status == 401
         # Another session of theirs is another matter.
-        assert (await people.tenant.ask("GET", SESSION, other)).status == 200
+        assert (await people.ask("GET", SESSION, other)).status == 200
 
 
 async def test_session_of_a_byou_user_without_an_app(node: NodeProcess) -> None:
-    async with accounts_of(node, AccountSystem.BYOU) as people:
-        user = (await people.tenant.store.users.create(people.project, "", external_key="a")).id
-        server = await people.project_key(KeyScope.BYOU)
+    async with tenant_with_app(node, "byou") as people:
+        user = (await people.store.users.create(people.project, "", external_key="a")).id
+        server = await people.project_key("byou")
         key = (await people.sign_in(server, userId=user, appId=None)).body["token"]
-        assert (await people.tenant.ask("GET", SESSION, key)).body["appId"] == ""
+        assert (await people.ask("GET", SESSION, key)).body["appId"] == ""
 
 
 async def test_node_session_has_access_of_its_device(node: NodeProcess) -> None:
-    async with accounts_of(node, AccountSystem.EMAIL) as people:
-        tenant = people.tenant
+    async with tenant_with_app(node, "email") as people:
+        tenant = people
         owner = await tenant.user()
         device, other = [await tenant.device(await tenant.home(owner)) for _ in range(2)]
-        _, key = await tenant.store.sessions.open_node(people.project, device.id, ClientInfo())
+        _, key = await tenant.node_session(device.id)
         for method in ("GET", "DELETE"):
             assert (await tenant.ask(method, SESSION, key)).status == 403
             assert (await tenant.ask(method, SESSION, device.key)).status == 403
@@ -109,18 +106,18 @@ async def test_node_session_has_access_of_its_device(node: NodeProcess) -> None:
 
 
 async def test_leased_session_is_in_use_until_the_last_lease_ends(node: NodeProcess) -> None:
-    async with accounts_of(node, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(node, "email") as people:
         _, key, session_id = await signed_in(people)
-        lease = people.tenant.store.sessions.lease
+        lease = people.store.sessions.lease
         async with lease(people.project, session_id):
             async with lease(people.project, session_id):
-                assert_in_use(await people.tenant.ask("DELETE", SESSION, key))
-            assert_in_use(await people.tenant.ask("DELETE", SESSION, key))
-            assert (await people.tenant.ask("GET", SESSION, key)).status == 200
-        assert (await people.tenant.ask("DELETE", SESSION, key)).status == 204
+                assert_in_use(await people.ask("DELETE", SESSION, key))
+            assert_in_use(await people.ask("DELETE", SESSION, key))
+            assert (await people.ask("GET", SESSION, key)).status == 200
+        assert (await people.ask("DELETE", SESSION, key)).status == 204
         # Nothing is left of the leases, and a session that is over cannot be leased.
-        slot = ProjectSlot(people.project)
-        assert not await people.tenant.redis.exists(slot.session_leases(session_id))
+        slot = people.slot
+        assert not await people.redis.exists(slot.session_leases(session_id))
 
 
 def assert_in_use(answer: Reply) -> None:
@@ -129,22 +126,22 @@ def assert_in_use(answer: Reply) -> None:
 
 
 async def test_lease_of_dead_holder_expires(node: NodeProcess) -> None:
-    async with accounts_of(node, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(node, "email") as people:
         _, key, session_id = await signed_in(people)
-        redis, leases = people.tenant.redis, ProjectSlot(people.project).session_leases(session_id)
-        async with people.tenant.store.sessions.lease(people.project, session_id):
-            assert_in_use(await people.tenant.ask("DELETE", SESSION, key))
+        redis, leases = people.redis, people.slot.session_leases(session_id)
+        async with people.store.sessions.lease(people.project, session_id):
+            assert_in_use(await people.ask("DELETE", SESSION, key))
             assert 0 < await redis.pttl(leases) <= 30_000
             # Half a minute later, as its score has it.
             (lease,) = cast(list[bytes], await redis.zrange(leases, 0, -1))
             await redis.zincrby(leases, -30_000, lease)
-            assert (await people.tenant.ask("DELETE", SESSION, key)).status == 204
+            assert (await people.ask("DELETE", SESSION, key)).status == 204
 
 
 async def test_account_and_its_session_do_not_both_end_by_request(node: NodeProcess) -> None:
     """Whoever comes second is told so: the deletion keeps the session, and needs it."""
-    async with accounts_of(node, AccountSystem.EMAIL) as people:
-        tenant = people.tenant
+    async with tenant_with_app(node, "email") as people:
+        tenant = people
         for _ in range(25):
             user = await tenant.user()
             deleted, ended = await asyncio.gather(
@@ -158,21 +155,47 @@ async def test_account_and_its_session_do_not_both_end_by_request(node: NodeProc
 
 
 async def test_session_that_ended_behind_the_key_is_not_found(node: NodeProcess) -> None:
-    async with accounts_of(node, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(node, "email") as people:
         _, key, session_id = await signed_in(people)
-        assert (await people.tenant.ask("GET", SESSION, key)).status == 200
+        assert (await people.ask("GET", SESSION, key)).status == 200
         # As a node sees it that has looked at the key already: nothing was announced.
-        await people.tenant.redis.hset(ProjectSlot(people.project).session(session_id), "closed", "1")
+        await people.redis.hset(people.slot.session(session_id), "closed", "1")
         for method in ("GET", "DELETE"):
-            answer = await people.tenant.ask(method, SESSION, key)
+            answer = await people.ask(method, SESSION, key)
             assert (answer.status, answer.reason) == (404, "NOT_FOUND")
 
 
 async def test_no_answer_has_the_key(node: NodeProcess) -> None:
-    async with accounts_of(node, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(node, "email") as people:
         _, key, session_id = await signed_in(people)
-        async with people.tenant.store.sessions.lease(people.project, session_id):
-            answers = [await people.tenant.ask(method, SESSION, key) for method in ("GET", "DELETE", "PATCH")]
+        async with people.store.sessions.lease(people.project, session_id):
+            answers = [await people.ask(method, SESSION, key) for method in ("GET", "DELETE", "PATCH")]
         assert [answer.status for answer in answers] == [200, 409, 405]
         for answer in answers:
             assert key.rsplit(".", 1)[1] not in str(answer)
+
+
+async def with_key(tenant: Tenant, key: str) -> str:
+    """The key of a session that this one makes."""
+    parent = await tenant.store.sessions.of_token(key)
+    assert parent is not None
+    return (await tenant.session(parent.user_id, parent=parent))[1]
+
+
+async def test_user_ends_the_other_sessions(tenant: Tenant) -> None:
+    user = await tenant.user()
+    others = [(await tenant.session(user.id))[1] for _ in range(3)]
+    others += [await with_key(tenant, others[0]), await with_key(tenant, user.key)]
+    assert (await tenant.ask("DELETE", "/userSessions", user.key)).status == 204
+    asked = [(await tenant.ask("GET", "/userSession", key)).status for key in (*others, user.key)]
+    assert asked == [401] * 5 + [200]
+    assert (await tenant.ask("DELETE", "/userSessions?current=true", user.key)).status == 204
+    assert (await tenant.ask("GET", "/userSession", user.key)).status == 401
+
+
+async def test_child_sessions_end_with_all_others(tenant: Tenant) -> None:
+    user = await tenant.user()
+    made = await with_key(tenant, user.key)
+    assert (await tenant.ask("DELETE", "/userSessions", made)).status == 204
+    asked = [(await tenant.ask("GET", "/userSession", key)).status for key in (user.key, made)]
+    assert asked == [401, 401]

@@ -9,23 +9,19 @@ from contextlib import AsyncExitStack
 import pytest
 import pytest_asyncio
 
-from homewire.access_changes.relay import Relay
-from homewire.clock import MACHINE_CLOCK
-from homewire.redis.connect import connect
-from homewire.repositories import Store
-from homewire.sessions.activity import NOTE_INTERVAL_MS, NOTES
-from homewire.sessions.models import ClientInfo, Lifetime, Session
 from kit.client import Socket, listen
-from kit.manual_clock import ManualClock
+from kit.clock import now_ms
 from kit.node import NodeProcess, eventually, private_node
 from kit.redis_server import BusServer, running_server
-from kit.tenant import Account, Tenant, tenant_of
+from kit.tenant import Account, Session, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 TRY_AGAIN, KEY_ENDED = 1013, 4502
 HOUR_S = 3_600
 SLIDES_S = 160
 """Without use, by the clocks of the nodes, which the tests turn."""
+NOTES, NOTE_INTERVAL_MS = 4, 60_000
+"""How often a session's use is noted in its life, and at most once in so long."""
 STEP_S = SLIDES_S / NOTES
 """Between two checks of open sockets, and between two notes of a session."""
 SECOND = 1_000
@@ -68,10 +64,7 @@ async def tenant(pair: tuple[NodeProcess, NodeProcess]) -> AsyncIterator[Tenant]
 async def opened(tenant: Tenant, slides_s: int, absolute_s: int = 0) -> tuple[Session, Account]:
     """A session of a new user."""
     user = await tenant.user()
-    lifetime = Lifetime.of_seconds(slides_s, absolute_s)
-    session, key = await tenant.store.sessions.open(
-        tenant.project, user.id, "controller_app", ClientInfo(), lifetime=lifetime
-    )
+    session, key = await tenant.session(user.id, lifetime_s=(slides_s, absolute_s))
     return session, Account(user.id, key)
 
 
@@ -182,14 +175,9 @@ async def test_cached_expiry_is_read_again_when_due(
 async def test_requests_note_the_last_access_once_a_minute_on_all_nodes_together(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
-    redis = connect(pair[0].redis_url)
-    earlier = Store(redis, Relay(redis, 64), ManualClock(MACHINE_CLOCK.now_ms() - 61_000))
     user = await tenant.user()
-    session, key = await earlier.sessions.open(
-        tenant.project, user.id, "app", ClientInfo(), lifetime=Lifetime.of_seconds(HOUR_S, 0)
-    )
-    await redis.aclose()
-    account, began = Account(user.id, key), MACHINE_CLOCK.now_ms()
+    session, key = await tenant.session(user.id, ahead_ms=-61_000, lifetime_s=(HOUR_S, 0))
+    account, began = Account(user.id, key), now_ms()
     for _ in range(10):
         assert [await status(node, account) for node in pair] == [200, 200]
 
@@ -198,7 +186,7 @@ async def test_requests_note_the_last_access_once_a_minute_on_all_nodes_together
 
     await eventually(noted)
     used = await now(tenant, session)
-    assert began <= used.last_access_ms <= MACHINE_CLOCK.now_ms()
+    assert began <= used.last_access_ms <= now_ms()
     assert used.expires_ms == used.last_access_ms + HOUR_S * SECOND
     written = sum([(await node.metrics())["session_uses_written_total"] for node in pair])
     # The nodes note again, and the store sees that it is too early.
@@ -217,9 +205,7 @@ async def test_node_session_lives_and_ends_with_its_device_s_socket(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     device = await tenant.device(await tenant.home(await tenant.user()))
-    _, key = await tenant.store.sessions.open_node(
-        tenant.project, device.id, ClientInfo(), lifetime=Lifetime.of_seconds(SLIDES_S, 2 * SLIDES_S)
-    )
+    _, key = await tenant.node_session(device.id, lifetime_s=(SLIDES_S, 2 * SLIDES_S))
     async with (
         await listen(pair[0].url, f"/devices/{device.id}/command", key) as of_session,
         await listen(pair[1].url, f"/devices/{device.id}/command", device.key) as of_device,

@@ -15,13 +15,9 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from homewire.access_changes.relay import Relay
-from homewire.projects.models import AccountSystem
-from homewire.repositories import Store
-from homewire.server.browser import SESSION_COOKIE
 from kit.client import listen
 from kit.node import eventually
-from kit.tenant import Reply
+from kit.tenant import Reply, new_project, project_of
 from kit.two_nodes import Processes, running_pair
 
 APP: Final = "controller_app"
@@ -56,8 +52,8 @@ def service() -> Iterator[Service]:
 
 async def seeded(processes: Processes) -> int:
     async with processes.server.client() as redis:
-        store = Store(redis, Relay(redis, 64))
-        project = (await store.projects.create("views", AccountSystem.EMAIL)).id
+        views = await new_project(redis)
+        store, project = views.store, views.project
         await store.apps.create(project, APP)
         for email in (ADA, EVE):
             await store.users.create(project, "somebody", email=email, password=PASSWORD, verified=True)
@@ -86,7 +82,7 @@ class Made:
         """The session as each of the specs shows it: 000, 002, 003, 004."""
         replies = [
             await self.get(node, "/userSession", Authorization=f"ModeCloud {self.key}"),
-            await self.get(node, "/session/user", Cookie=f"{SESSION_COOKIE}={self.key}"),
+            await self.get(node, "/session/user", Cookie=f"homewire_session={self.key}"),
             await self.get(node, f"/sessions/{self.id}", Authorization=f"Bearer {self.key}"),
             await self.get(node, f"/api/v1/sessions/info?sessionId={self.id}", **self.rocket_chat),
         ]
@@ -105,7 +101,7 @@ class Made:
             for path in ("/userSession", "/session/user", "/sessions", "/api/v1/sessions/list")
             for headers in (
                 {"Authorization": f"Bearer {self.key}"},
-                {"Cookie": f"{SESSION_COOKIE}={self.key}"},
+                {"Cookie": f"homewire_session={self.key}"},
                 self.rocket_chat,
             )
         }
@@ -115,7 +111,7 @@ class Made:
         """End it through a view, on the node where it was opened."""
         method, path, headers, body = {
             "000": ("DELETE", "/userSession", {"Authorization": f"ModeCloud {self.key}"}, None),
-            "002": ("POST", "/session/logout", {"Cookie": f"{SESSION_COOKIE}={self.key}"}, None),
+            "002": ("POST", "/session/logout", {"Cookie": f"homewire_session={self.key}"}, None),
             "003": ("DELETE", f"/sessions/{self.id}", {"Authorization": f"Bearer {self.key}"}, None),
             "004": ("POST", "/api/v1/logout", self.rocket_chat, None),
             "004 logout.me": (
@@ -169,7 +165,7 @@ async def log_in(service: Service, clients: list[aiohttp.ClientSession], view: s
             key = reply.body["token"]
         case "002":
             reply = await ask(clients[0], "POST", "/session/login", {"login": email, **credentials})
-            key = reply.headers["Set-Cookie"].removeprefix(f"{SESSION_COOKIE}=").partition(";")[0]
+            key = reply.headers["Set-Cookie"].removeprefix("homewire_session=").partition(";")[0]
         case _:
             reply = await ask(clients[0], "POST", "/api/v1/login", {"user": email, **credentials})
             key = reply.body["data"]["authToken"]
@@ -247,13 +243,14 @@ async def test_session_in_use_is_ended_by_no_view_until_it_is_let_go(
     service: Service, clients: list[aiohttp.ClientSession], end: str
 ) -> None:
     made = await log_in(service, clients, "004")
-    async with service.processes.server.client() as redis:
-        store = Store(redis, Relay(redis, 64))
-        async with store.sessions.lease(service.project, made.id):
-            refused = await made.end(end)
-            assert refused.status == 409
-            assert ("success" in refused.body) == end.startswith("004"), "the error has the shape of its view"
-            await made.views(1)
+    async with (
+        service.processes.server.client() as redis,
+        project_of(redis, service.project).leased(made.id),
+    ):
+        refused = await made.end(end)
+        assert refused.status == 409
+        assert ("success" in refused.body) == end.startswith("004"), "the error has the shape of its view"
+        await made.views(1)
     assert (await made.end(end)).status == ENDS[end]
 
 
@@ -303,4 +300,4 @@ async def test_key_decides_beside_the_cookie_of_another_session_in_every_view(
     for path in ("/userSession", "/session/user", "/sessions", "/api/v1/sessions/list"):
         for headers in ({"Authorization": f"Bearer {one.key}"}, one.rocket_chat):
             for cookie in (one.key, other.key, "v1.1.dead"):
-                assert (await one.get(0, path, **headers, Cookie=f"{SESSION_COOKIE}={cookie}")).status == 200
+                assert (await one.get(0, path, **headers, Cookie=f"homewire_session={cookie}")).status == 200

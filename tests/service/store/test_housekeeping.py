@@ -6,15 +6,15 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from homewire.store.database import CLEANUP_DELAY_MS
-from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
-from homewire.users.deletion import HOMES_LEFT_AT_ONCE
 from kit.homes import HomeWithMembers, home_with_members
+from kit.in_redis import DELETED_PROJECTS, PATROLLED, UNFINISHED
 from kit.node import NodeProcess, eventually, private_node
 from kit.recovery import dying_change
-from kit.tenant import Tenant, tenant_of
+from kit.tenant import Tenant, project_of, tenant_of
 
-WITHIN_S = CLEANUP_DELAY_MS / 1000 + 20
+WITHIN_S = 25.0
+"""Nodes follow a deletion 5 s after it began."""
+HOMES_LEFT_AT_ONCE = 20
 
 
 async def die_deleting(node: NodeProcess, what: str, *ids: int) -> None:
@@ -26,7 +26,10 @@ async def die_deleting(node: NodeProcess, what: str, *ids: int) -> None:
 
 async def keys_of(redis: Redis, project: int, subject: int | None = None) -> list[str]:
     """The names of a project's keys, or of those that have an id in them."""
-    names = [name.decode() async for name in redis.scan_iter(ProjectSlot(project).prefix + "*", count=1000)]
+    names = [
+        name.decode()
+        async for name in redis.scan_iter(project_of(redis, project).slot.prefix + "*", count=1000)
+    ]
     return [name for name in names if subject is None or str(subject) in name.split(":")]
 
 
@@ -58,7 +61,7 @@ async def home_died(node: NodeProcess, turn: asyncio.Lock) -> None:
         async with turn:
             at_home, slot, project = (
                 await home_with_members(tenant),
-                ProjectSlot(tenant.project),
+                tenant.slot,
                 tenant.project,
             )
             guest = (await at_home.add(at_home.owner.key, email="guest@example.com")).body["userId"]
@@ -82,7 +85,7 @@ async def user_died(node: NodeProcess, turn: asyncio.Lock) -> None:
             assert await keys_of(tenant.redis, project, at_home.member.id) != []
         await forgotten(tenant)
         assert await keys_of(tenant.redis, project, at_home.member.id) == []
-        left = await tenant.redis.hkeys(ProjectSlot(project).home_members(at_home.home))
+        left = await tenant.redis.hkeys(tenant.slot.home_members(at_home.home))
         assert left == [str(at_home.owner.id).encode()]
 
 
@@ -142,7 +145,7 @@ async def unnoted(node: NodeProcess) -> None:
 async def broken(node: NodeProcess) -> None:
     """A project that cannot be swept."""
     async with tenant_of(node) as tenant:
-        at_home, slot = await home_with_members(tenant), ProjectSlot(tenant.project)
+        at_home, slot = await home_with_members(tenant), tenant.slot
         await tenant.redis.zadd(slot.departing_users, {"not a number": 1})
         await tenant.redis.zadd(UNFINISHED, {"no project": 0, "9" * 5000: 0})
         await die_deleting(node, "homes.delete", tenant.project, at_home.home)
@@ -156,7 +159,7 @@ async def broken(node: NodeProcess) -> None:
 
 async def swept(at_home: HomeWithMembers) -> None:
     """Wait until nothing of a deleted home is left."""
-    tombstones = ProjectSlot(at_home.tenant.project).deleted_homes
+    tombstones = at_home.tenant.slot.deleted_homes
 
     async def gone() -> bool:
         return not await at_home.tenant.redis.exists(tombstones)
@@ -175,7 +178,7 @@ async def test_charges_that_are_over_are_given_back_by_a_patrol() -> None:
     """In a project in which nothing else happens."""
     with private_node() as node:
         async with tenant_of(node) as tenant:
-            slot, user = ProjectSlot(tenant.project), await tenant.user()
+            slot, user = tenant.slot, await tenant.user()
             home = await tenant.home(user)
             before = await tenant.redis.hget(slot.usage, "project:records")
             await tenant.store.provisioning.begin(tenant.project, home, user.id, "lamp", lifetime_ms=1)

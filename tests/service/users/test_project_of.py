@@ -8,8 +8,7 @@ from typing import Any, Final
 
 import pytest
 
-from homewire.projects.models import AccountSystem
-from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
+from kit.accounts import EMAIL, PASSWORD, TenantWithApp, tenant_with_app
 from kit.browser import client_of, cookie_of
 from kit.node import NodeProcess, private_node, running_node
 from kit.tenant import Reply
@@ -40,17 +39,17 @@ async def log_in(node: NodeProcess, host: str = FROM_NOWHERE) -> Reply:
         return Reply(answer.status, await answer.json(), answer.headers)
 
 
-async def lands_in(people: Accounts, node: NodeProcess, host: str = FROM_NOWHERE) -> bool:
+async def lands_in(people: TenantWithApp, node: NodeProcess, host: str = FROM_NOWHERE) -> bool:
     """Whether a login at this host opens a session in the project of `people`."""
-    users = people.tenant.store.users
+    users = people.store.users
     user = await users.by_email(people.project, EMAIL)
     assert user is not None
-    before = len(await people.tenant.store.sessions.of_user(people.project, user.id))
+    before = len(await people.store.sessions.of_user(people.project, user.id))
     reply = await log_in(node, host)
     assert reply.status == 201, reply
     cookie = cookie_of(reply)
     assert cookie is not None
-    after = await people.tenant.store.sessions.of_user(people.project, user.id)
+    after = await people.store.sessions.of_user(people.project, user.id)
     return len(after) == before + 1 and cookie.value.startswith(f"v1.{people.project}.")
 
 
@@ -58,27 +57,27 @@ async def test_without_settings_it_is_the_only_one(alone: NodeProcess) -> None:
     refused = await log_in(alone)
     assert (refused.status, refused.reason) == (400, "AMBIGUOUS_PROJECT")
     assert refused.body["data"]["field"] == "Host"
-    async with accounts_of(alone, AccountSystem.EMAIL) as people:
+    async with tenant_with_app(alone, "email") as people:
         await people.member()
         assert await lands_in(people, alone)
-        async with accounts_of(alone, AccountSystem.EMAIL) as other:
+        async with tenant_with_app(alone, "email") as other:
             await other.member()
             refused = await log_in(alone)
             assert (refused.status, refused.reason) == (400, "AMBIGUOUS_PROJECT")
             assert cookie_of(refused) is None
             # One that nobody can log in to leaves no doubt.
-            await other.tenant.store.projects.disable(other.project)
+            await other.store.projects.disable(other.project)
             assert await lands_in(people, alone)
-            await other.tenant.store.projects.enable(other.project)
-            await people.tenant.store.projects.delete(people.project)
+            await other.store.projects.enable(other.project)
+            await people.store.projects.delete(people.project)
             assert await lands_in(other, alone)
 
 
 async def test_host_decides_then_the_default(alone: NodeProcess) -> None:
     async with (
-        accounts_of(alone, AccountSystem.EMAIL) as first,
-        accounts_of(alone, AccountSystem.EMAIL) as second,
-        accounts_of(alone, AccountSystem.EMAIL) as third,
+        tenant_with_app(alone, "email") as first,
+        tenant_with_app(alone, "email") as second,
+        tenant_with_app(alone, "email") as third,
     ):
         for people in (first, second, third):
             await people.member()
@@ -92,7 +91,7 @@ async def test_host_decides_then_the_default(alone: NodeProcess) -> None:
                 assert await lands_in(third, node, host), host
             refused = await log_in(node, "c.test")
             assert (refused.status, refused.reason) == (400, "UNKNOWN_PROJECT")
-            await third.tenant.store.projects.disable(third.project)
+            await third.store.projects.disable(third.project)
             refused = await log_in(node, "b.test")
             assert (refused.status, refused.reason) == (400, "UNKNOWN_PROJECT")
 

@@ -9,12 +9,9 @@ from typing import Any
 import orjson
 import pytest
 
-from homewire.errors import Conflict, InvalidInput, UnknownRecord
-from homewire.projects.models import KeyScope
-from homewire.webhooks.models import ModuleType
 from kit.node import NodeProcess
-from kit.tenant import Account, Tenant, tenant_of
-from kit.webhook_receiver import register
+from kit.tenant import Account, Conflict, InvalidInput, Tenant, UnknownRecord, tenant_of
+from kit.webhook_receiver import add_module, register
 
 URL = "https://hooks.example.com/token-hunter2"
 
@@ -106,7 +103,7 @@ async def test_callers_see_modules_by_access(tenant: Tenant, node: NodeProcess) 
     stranger, _ = await home_of(tenant)
     device = await tenant.device(home)
     await register(tenant, node, URL)
-    _, reader = await tenant.store.project_keys.create(tenant.project, "reader", {KeyScope.READ})
+    reader = await tenant.project_key("read")
     async with tenant_of(node) as foreign:
         other_user, _ = await home_of(foreign)
         for path, unseen in (
@@ -158,14 +155,9 @@ async def test_two_of_one_id_at_once_become_one(tenant: Tenant, node: NodeProces
 
 
 async def test_project_has_a_hundred_at_most(tenant: Tenant) -> None:
-    async def make(number: int) -> None:
-        await tenant.store.smart_modules.create(
-            tenant.project, f"m{number}", ModuleType.WEBHOOK, "", ["*"], None, "sealed", "sealed", 1
-        )
-
     for number in range(100):
-        await make(number)
+        await add_module(tenant, f"m{number}")
     with pytest.raises(Conflict, match="too many smart modules"):
-        await make(100)
+        await add_module(tenant, "m100")
     await tenant.store.smart_modules.delete(tenant.project, "m7")
-    await make(100)
+    await add_module(tenant, "m100")

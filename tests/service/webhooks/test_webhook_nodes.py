@@ -13,12 +13,9 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from homewire._core import event_envelope, parse_event, shard_of
-from homewire.bus.shards import events_key
-from homewire.clock import MACHINE_CLOCK
-from homewire.store.keys import MODULES_WAITING
-from homewire.webhooks.store import GROUP
-from kit.clock import a_later_moment
+from kit import in_redis
+from kit.clock import a_later_moment, now_ms
+from kit.in_redis import MODULES_WAITING, WEBHOOK_READERS, events_key, shard_of, stream_of
 from kit.node import NodeProcess, eventually, running_node
 from kit.redis_server import BusServer, running_server
 from kit.tenant import Tenant, tenant_of
@@ -159,21 +156,21 @@ async def test_entries_read_by_dead_node_are_taken_over(
     home = await tenant.home(await tenant.user())
     await register(tenant, node, receiver.url, secret=SECRET)
     assert await node.stop() == 0
-    key = events_key(shard_of(home, 64))
+    key = stream_of(home)
     accepted: list[Any] = [
         await tenant.redis.xadd(key, {"e": envelope(tenant.project, home, n)}) for n in range(3)
     ]
     # This is all that is left of a node that was killed between reading and moving.
-    read: Any = await tenant.redis.xreadgroup(GROUP, "dead", {key: ">"})
+    read: Any = await tenant.redis.xreadgroup(WEBHOOK_READERS, "dead", {key: ">"})
     assert len(read[0][1]) == 3
     with started(server):
         received = sorted([await receiver.next() for _ in range(3)], key=lambda each: each.number)
         assert [each.number for each in received] == [0, 1, 2]
-        shard = shard_of(home, 64)
+        shard = shard_of(home)
         assert [each.event_id for each in received] == [f"{shard}.{entry.decode()}" for entry in accepted]
 
         async def nothing_is_pending() -> bool:
-            return int((await tenant.redis.xpending(key, GROUP))["pending"]) == 0
+            return int((await tenant.redis.xpending(key, WEBHOOK_READERS))["pending"]) == 0
 
         await eventually(nothing_is_pending)
 
@@ -184,11 +181,11 @@ async def test_large_backlog_of_another_node_blocks_no_reading(
     home = await tenant.home(await tenant.user())
     await register(tenant, node, receiver.url, secret=SECRET)
     assert await node.stop() == 0
-    key = events_key(shard_of(home, 64))
+    key = stream_of(home)
     for _ in range(400):
         await tenant.redis.xadd(key, {"no": "envelope"})
     # Somebody who lives read all of these a moment ago: more than one look of XAUTOCLAIM sees.
-    await tenant.redis.xreadgroup(GROUP, "alive", {key: ">"}, count=400)
+    await tenant.redis.xreadgroup(WEBHOOK_READERS, "alive", {key: ">"}, count=400)
     with started(server, webhook_lease_s=60):
         await tenant.redis.xadd(key, {"e": envelope(tenant.project, home, 1)})
         assert await receiver.numbers(1) == [1]
@@ -202,7 +199,7 @@ async def test_entries_trimmed_unread_are_counted(
     await send(tenant, home, 0)
     assert await receiver.numbers(1) == [0]
     assert await node.stop() == 0
-    key = events_key(shard_of(home, 64))
+    key = stream_of(home)
     for number in range(1, 6):
         await tenant.redis.xadd(key, {"e": envelope(tenant.project, home, number)})
     await tenant.redis.xtrim(key, maxlen=2, approximate=False)
@@ -218,7 +215,7 @@ async def test_redis_that_was_emptied_gets_its_groups_again(
     await register(tenant, node, receiver.url, secret=SECRET)
     await send(tenant, home, 1)
     assert await receiver.numbers(1) == [1]
-    key = events_key(shard_of(home, 64))
+    key = stream_of(home)
     await tenant.redis.delete(key)
     await tenant.redis.xadd(key, {"e": envelope(tenant.project, home, 2)})
     assert await receiver.numbers(1) == [2]
@@ -259,7 +256,7 @@ async def test_delivery_behind_many_others_has_its_turn(
     await eventually(all_wait)
     # Noted in the future: nobody strikes them out.
     noted = [f"{tenant.project}:{name}" for name in (*range(2_500), *modules)]
-    await tenant.redis.zadd(MODULES_WAITING, dict.fromkeys(noted, MACHINE_CLOCK.now_ms() + 3_600_000))
+    await tenant.redis.zadd(MODULES_WAITING, dict.fromkeys(noted, now_ms() + 3_600_000))
     for module in modules:
         await tenant.store.smart_modules.resume(tenant.project, module)
     assert await receiver.numbers(6) == [1] * 6
@@ -296,15 +293,14 @@ async def until_both_read(redis: Redis) -> None:
     """Wait until the group has two members."""
 
     async def both() -> bool:
-        return len(await redis.xinfo_consumers(events_key(0), GROUP)) == 2
+        return len(await redis.xinfo_consumers(events_key(0), WEBHOOK_READERS)) == 2
 
     await eventually(both)
 
 
 def envelope(project: int, home: int, number: int) -> bytes:
     """An event as ingest would store it."""
-    event = parse_event(b'{"eventType":"e","eventData":{"n":%d}}' % number)
-    return event_envelope(event, project, home, 0, MACHINE_CLOCK.now_ms(), None, None, 0, None)
+    return in_redis.envelope({"eventType": "e", "eventData": {"n": number}}, project, home)
 
 
 async def test_readers_that_are_dead_and_hold_nothing_are_forgotten(
@@ -313,17 +309,17 @@ async def test_readers_that_are_dead_and_hold_nothing_are_forgotten(
     await register(tenant, node, receiver.url, secret=SECRET)
     assert await node.stop() == 0
     key = events_key(0)
-    await tenant.redis.xgroup_createconsumer(key, GROUP, "idle")
+    await tenant.redis.xgroup_createconsumer(key, WEBHOOK_READERS, "idle")
     await tenant.redis.xadd(key, {"e": b"nothing"})
-    await tenant.redis.xreadgroup(GROUP, "holds", {key: ">"})
+    await tenant.redis.xreadgroup(WEBHOOK_READERS, "holds", {key: ">"})
     await tenant.store.smart_modules.forget_readers(0, 3_600_000)
-    names: list[Any] = await tenant.redis.xinfo_consumers(key, GROUP)
+    names: list[Any] = await tenant.redis.xinfo_consumers(key, WEBHOOK_READERS)
     assert {each["name"] for each in names} >= {b"idle", b"holds"}
     # `idle` has to be idle for a millisecond by the clock of Redis.
     for _ in range(2):
         await a_later_moment(tenant)
     await tenant.store.smart_modules.forget_readers(0, 1)
-    names = await tenant.redis.xinfo_consumers(key, GROUP)
+    names = await tenant.redis.xinfo_consumers(key, WEBHOOK_READERS)
     assert [each["name"] for each in names] == [b"holds"]
 
 
@@ -333,7 +329,7 @@ async def groups(redis: Redis) -> int:
     for shard in range(64):
         if await redis.exists(events_key(shard)):
             found = await redis.xinfo_groups(events_key(shard))
-            count += any(each["name"] == GROUP.encode() for each in found)
+            count += any(each["name"] == WEBHOOK_READERS.encode() for each in found)
     return count
 
 

@@ -14,16 +14,20 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from homewire.sealing import Sealer
-from homewire.settings import Settings
-from homewire.store.keys import ProjectSlot
-from homewire.webhooks.registration import post_test, rotate_key
 from kit.client import TIMEOUT_S, listen
 from kit.clock import a_later_moment
 from kit.node import NodeProcess, eventually, private_node
 from kit.tenant import Tenant, tenant_of
 from kit.warm import run_homewire
-from kit.webhook_receiver import Received, Receiver, receiving, register, send
+from kit.webhook_receiver import (
+    Received,
+    Receiver,
+    error_of_test_event,
+    receiving,
+    register,
+    rotated_key,
+    send,
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ async def tenant(hooks: NodeProcess) -> AsyncIterator[Tenant]:
 
 async def waiting(tenant: Tenant, module: str = "hook") -> int:
     """How many deliveries are not done."""
-    return int(await tenant.redis.xlen(ProjectSlot(tenant.project).module_deliveries(module)))
+    return int(await tenant.redis.xlen(tenant.slot.module_deliveries(module)))
 
 
 async def test_event_arrives_signed_and_as_listeners_get_it(
@@ -100,22 +104,22 @@ async def test_receiver_checks_time_id_url_and_body_as_documented(
 async def test_both_keys_sign_while_one_is_being_replaced(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
-    is_genuine, url, settings = documented(), receiver.url, Settings(data_dir=hooks.data_dir)
+    is_genuine, url = documented(), receiver.url
     home = await tenant.home(await tenant.user())
     old = await register(tenant, hooks, url)
     await send(tenant, home, 1)
     assert is_genuine_only(is_genuine, await receiver.next(), url, [old], [])
-    new = await rotate_key(tenant.store, settings, tenant.project, "hook", 3600)
+    new = await rotated_key(tenant, hooks, 3600)
     await send(tenant, home, 2)
     got = await receiver.next()
     assert is_genuine_only(is_genuine, got, url, [old, new], [])
     assert got.is_signed(old, url), "who knows only the other signature knows only the old key"
-    last = await rotate_key(tenant.store, settings, tenant.project, "hook", 0)
+    last = await rotated_key(tenant, hooks, 0)
     await send(tenant, home, 3)
     got = await receiver.next()
     assert is_genuine_only(is_genuine, got, url, [last], [old, new])
     assert got.is_signed(last, url)
-    newest = await rotate_key(tenant.store, settings, tenant.project, "hook", 0.001)
+    newest = await rotated_key(tenant, hooks, 0.001)
     # The overlap of 1 ms has to pass.
     for _ in range(2):
         await a_later_moment(tenant)
@@ -145,7 +149,7 @@ async def test_foreign_entry_blocks_no_delivery(
 ) -> None:
     home = await tenant.home(await tenant.user())
     await register(tenant, hooks, receiver.url)
-    stream = ProjectSlot(tenant.project).module_deliveries("hook")
+    stream = tenant.slot.module_deliveries("hook")
     garbage: list[dict[Any, Any]] = [{"x": "y"}, {"i": b"\xff"}, {"e": b"\xff"}, {"i": "id", "e": ""}]
     for fields in garbage:
         await tenant.redis.xadd(stream, fields)
@@ -351,7 +355,7 @@ async def test_deleted_project_leaves_nothing(tenant: Tenant, hooks: NodeProcess
 async def names(tenant: Tenant) -> set[bytes]:
     """All keys of the project."""
     found = {key async for key in tenant.redis.scan_iter(f"hw:{{p{tenant.project}}}:*", count=1000)}
-    return found - {ProjectSlot(tenant.project).outbox.encode()}
+    return found - {tenant.slot.outbox.encode()}
 
 
 async def _is(count: Awaitable[int], expected: int) -> bool:
@@ -374,7 +378,4 @@ async def test_test_event_is_posted_signed_and_its_refusal_is_said(
         return 503
 
     receiver.answer = refuse
-    module = await tenant.store.smart_modules.get(tenant.project, "hook")
-    assert module is not None
-    settings = Settings(data_dir=hooks.data_dir, webhook_private_addresses=True)
-    assert await post_test(settings, Sealer.of(settings), module, 0) == "status 503"
+    assert await error_of_test_event(tenant, hooks) == "status 503"

@@ -4,7 +4,7 @@ use homewire_core::wire::frame::Decoder;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::*;
+use super::*;
 
 fn payload() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![

@@ -6,17 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
 
 from homewire.entities.store import Entity
 from homewire.kv.store import MAX_BYTES_READ, MAX_PAIRS_READ, Owner
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import Script
-from kit.tenant import Tenant
+from kit.tenant import StoredProject, new_project
 
 LARGE = 60_000
 
 
 Replies = list[list[bytes]]
+
+
+@pytest_asyncio.fixture
+async def tenant(redis_client: Redis) -> StoredProject:
+    return await new_project(redis_client)
 
 
 def listen(monkeypatch: pytest.MonkeyPatch, database: Any) -> Replies:
@@ -38,12 +45,12 @@ def longest(replies: Replies) -> int:
 
 @pytest.mark.parametrize("counted", [True, False])
 async def test_large_values_are_read_in_small_replies(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch, counted: bool
+    tenant: StoredProject, monkeypatch: pytest.MonkeyPatch, counted: bool
 ) -> None:
     """Of 80 large values among 600 small ones."""
     user = await tenant.user()
     owner = Owner(tenant.project, "home", await tenant.home(user))
-    slot = ProjectSlot(tenant.project)
+    slot = tenant.slot
     values = {f"k{number:03}": "7 1" for number in range(600)}
     values |= {f"k{number:03}": "7 " + "1" * LARGE for number in range(100, 180)}
     stored: dict[Any, Any] = {**values, **({"_bytes": str(80 * LARGE)} if counted else {})}
@@ -62,7 +69,7 @@ async def test_large_values_are_read_in_small_replies(
 
 
 async def test_of_entities_no_more_is_read_than_is_asked_for(
-    tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+    tenant: StoredProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of 80 large ones among 300 small ones; all of them, if their classes are asked for, but in pages."""
     store, project = tenant.store, tenant.project

@@ -2,7 +2,7 @@
 
 use homewire_core::wire::frame::{Decoder, Incoming, is_close_code};
 
-use crate::*;
+use super::*;
 
 // ---- valid input ---------------------------------------------------------------------------
 

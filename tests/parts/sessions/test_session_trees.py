@@ -20,7 +20,6 @@ from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DERIVED, MAX_SESSIONS
 from homewire.store.keys import ProjectSlot
 from homewire.users.models import User
 from kit.manual_clock import ManualClock
-from kit.tenant import Tenant
 
 SLIDES_MS, ABSOLUTE_MS = 60_000, 80_000
 
@@ -266,31 +265,3 @@ async def test_they_go_with_their_user(redis_client: Redis, store: Store, user: 
     await store.users.delete(user.project_id, user.id)
     assert not await is_live(store, key)
     assert not await redis_client.exists(ProjectSlot(user.project_id).user_derived(user.id))
-
-
-async def with_key(tenant: Tenant, key: str) -> str:
-    """The key of a session that this one makes."""
-    parent = await tenant.store.sessions.of_token(key)
-    assert parent is not None
-    session = tenant.store.sessions
-    return (await session.open(tenant.project, parent.user_id, "app", ClientInfo(), parent=parent))[1]
-
-
-async def test_user_ends_the_other_sessions(tenant: Tenant) -> None:
-    user = await tenant.user()
-    login = tenant.store.sessions.open
-    others = [(await login(tenant.project, user.id, "app", ClientInfo()))[1] for _ in range(3)]
-    others += [await with_key(tenant, others[0]), await with_key(tenant, user.key)]
-    assert (await tenant.ask("DELETE", "/userSessions", user.key)).status == 204
-    asked = [(await tenant.ask("GET", "/userSession", key)).status for key in (*others, user.key)]
-    assert asked == [401] * 5 + [200]
-    assert (await tenant.ask("DELETE", "/userSessions?current=true", user.key)).status == 204
-    assert (await tenant.ask("GET", "/userSession", user.key)).status == 401
-
-
-async def test_child_sessions_end_with_all_others(tenant: Tenant) -> None:
-    user = await tenant.user()
-    made = await with_key(tenant, user.key)
-    assert (await tenant.ask("DELETE", "/userSessions", made)).status == 204
-    asked = [(await tenant.ask("GET", "/userSession", key)).status for key in (user.key, made)]
-    assert asked == [401, 401]
