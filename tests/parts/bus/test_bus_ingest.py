@@ -25,8 +25,10 @@ from homewire.devices.models import DeviceLocation
 from homewire.errors import RequestError, Unauthenticated
 from homewire.events.api import routes
 from homewire.events.context import EventContext
+from homewire.limits.rates import Rates
 from homewire.projects.models import KeyScope, Project
 from homewire.server.requests import BodyReader
+from homewire.settings import Settings
 from kit.manual_clock import ManualClock
 from kit.redis_server import TIMEOUT_S, BusServer, envelopes_of, eventually, running_bus, running_server
 
@@ -48,6 +50,8 @@ DEVICES = {
     (2, 21): DeviceLocation(200, "lamp"),
 }
 MEMBERS = {(1, 5): {100}}
+BOUND = "kitchen"
+"""An entity that is bound to home 101."""
 
 
 class Places:
@@ -77,7 +81,7 @@ class Places:
         return MEMBERS.get((project_id, user_id), set()).intersection(home_ids)
 
     async def entity_homes(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
-        return {}
+        return {each: 101 for each in entity_ids if each == BOUND}
 
     async def project(self, project_id: int) -> Project | None:
         return None
@@ -158,11 +162,12 @@ def redis_server() -> Iterator[BusServer]:
 
 @dataclass(frozen=True)
 class Bounds:
-    """How long the service waits, in seconds: for nothing, unless a test says so."""
+    """How long the service waits, in seconds: for nothing, unless a test says so. And bytes of a device."""
 
     answer: float = 2 * TIMEOUT_S
     silence: float = 2 * TIMEOUT_S
     body: float = 3 * TIMEOUT_S
+    device_event_bytes_per_s: int = 0
 
 
 @pytest.fixture
@@ -176,8 +181,16 @@ async def client(
 ) -> AsyncIterator[Client]:
     async with running_bus(redis_server, answer_timeout=bounds.answer, outage_grace=0.2) as bus:
         reader = BodyReader(silence=bounds.silence, timeout=bounds.body)
+        clock = ManualClock(NOW_MS)
+        settings = Settings(device_event_bytes_per_s=bounds.device_event_bytes_per_s)
         context = EventContext(
-            bus, authenticate, Authorisation(cast(Any, Places())), clock=ManualClock(NOW_MS), reader=reader
+            bus,
+            authenticate,
+            Authorisation(cast(Any, Places())),
+            # The second of the limits does not end while a test runs.
+            Rates(settings, clock.now_s),
+            clock=clock,
+            reader=reader,
         )
         app = web.Application(middlewares=[render])
         app.add_routes(routes(context))
@@ -189,6 +202,29 @@ async def client(
 
 EVENT = {"eventType": "sprinkler-status", "eventData": {"zones": [0, 1], "serial": 12}}
 DEVICE_PATH, HOME_PATH, COMMAND_PATH = "/devices/11/event", "/homes/100/event", "/devices/11/command"
+
+
+@pytest.mark.parametrize("bounds", [Bounds(device_event_bytes_per_s=100)])
+async def test_bytes_of_single_events_count_against_the_limit_of_the_device(client: Client) -> None:
+    body = {"eventType": "t", "eventData": {"text": "x" * 100}}
+    assert (await client.send("PUT", DEVICE_PATH, "device", body))[0] == 204
+    status, answer = await client.send("PUT", DEVICE_PATH, "device", body)
+    assert (status, answer["data"]["limit"]) == (429, "device_event_bytes_per_s")
+
+
+@pytest.mark.parametrize(("path", "key"), [(DEVICE_PATH, "device"), (HOME_PATH, "sender")])
+async def test_single_event_about_an_entity_of_another_home_is_refused(
+    client: Client, path: str, key: str
+) -> None:
+    await client.refused(403, "entityId", "PUT", path, key, {"eventType": "t", "entityId": BOUND})
+    assert (await client.send("PUT", path, key, {"eventType": "t", "entityId": "elsewhere"}))[0] == 204
+    assert [header[4] for header, _ in await client.stored()] == ["elsewhere"]
+
+
+@pytest.mark.parametrize(("path", "key"), [(DEVICE_PATH, "device"), (HOME_PATH, "sender")])
+async def test_single_event_of_a_type_of_the_platform_is_refused(client: Client, path: str, key: str) -> None:
+    await client.refused(403, "eventType", "PUT", path, key, {"eventType": "_deviceConnected_"})
+    assert await client.stored() == []
 
 
 async def test_device_event_is_stamped_and_kept_byte_for_byte(client: Client) -> None:
