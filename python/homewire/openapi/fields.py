@@ -1,11 +1,8 @@
-"""What each member of the document's schemas and each parameter means, with an example of it.
+"""What the document says beside types: what each member and parameter means, and examples.
 
-A member of the same name means the same everywhere, so the tables go by names; `ONLY_HERE` has those of one
-schema that differ. A test fails for a member without a row.
-
-What the document says beside types: what each member means, and an example of every request and answer.
-
-The examples are made from those of `field_docs`, so that one example cannot contradict another.
+A member of one name means the same everywhere, so the tables go by names. `ONLY_HERE` has those of one schema
+that differ. A test fails for a member without a row. The examples of requests and answers are made from those
+of members, so that no two contradict each other.
 """
 
 from __future__ import annotations
