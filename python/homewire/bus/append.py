@@ -34,7 +34,7 @@ from homewire.errors import BusUnavailable, NotConfirmed
 from homewire.log import Seldom
 from homewire.redis.address import parse_address
 from homewire.redis.cluster import Redirect, is_failing_over, slot_of
-from homewire.redis.connection import RedisConnection, exchange, pack
+from homewire.redis.connection import PendingReplies, RedisConnection, exchange, pack
 from homewire.redis.servers import Server, Servers
 
 TRIM_INTERVAL: Final = 1.0
@@ -299,7 +299,7 @@ class Bus:
             connection = self._link(server).connection
             if connection is not None and self._unchecked[server]:
                 # Without a connection the next one is checked.
-                self._in_background(self._check_gained(server, connection))
+                self._in_background(self._check_gained(self._begin_check(server, connection)))
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -350,54 +350,73 @@ class Bus:
         _raise_refusal(replies)
         seconds, microseconds = replies[-1]
         now_ms = int(seconds) * 1000 + int(microseconds) // 1000
-        await self._check_newest(link.server, connection, now_ms)
+        await self._end_check(self._begin_check(link.server, connection), now_ms)
         self._newest_id = b"%d-0" % now_ms
         self._trim_at = 0.0
 
-    async def _check_gained(self, server: Server, connection: RedisConnection) -> None:
+    async def _check_gained(self, check: _Check) -> None:
         try:
-            (reply,) = await exchange(connection, ("TIME",))
-            _raise_refusal([reply])
-            await self._check_newest(server, connection, int(reply[0]) * 1000)
-        except OSError as error:
-            # What was not checked stays for the next connection.
+            await self._end_check(check, int(self._newest_id.partition(b"-")[0]))
+        except HandshakeRefused as error:
+            # The next connection is checked again.
             _log.warning("bus.unchecked", error=str(error))
-            connection.drop()
 
     def _shards_of(self, server: Server) -> list[int]:
         if self._servers.single is not None:
             return list(range(self._settings.shards))
         return [shard for shard, slot in enumerate(self._slots) if self._servers.of_slot(slot) is server]
 
-    async def _check_newest(self, server: Server, connection: RedisConnection, now_ms: int) -> None:
-        """Check that a server has the entry of its shards that was confirmed last; else renew their epochs.
+    def _begin_check(self, server: Server, connection: RedisConnection) -> _Check:
+        """Ask a server for the entry of its shards that was confirmed last, before it gets any other append.
 
         A server that lost data lost its newest entries first. Stream readers notice a loss by their counts,
         except for entries that none of them had read. Only the node that got the confirmation knows of those.
-        New epochs tell all readers.
         """
         shards = self._shards_of(server)
         last = {each: newest for each in shards if (newest := self._newest[each]) is not None}
-        confirmed = last | self._unchecked[server]
+        gained = self._unchecked.pop(server, {})
+        confirmed = last | {each: newest for each, newest in gained.items() if each in shards}
+        check = _Check(connection, shards, last, confirmed)
         if confirmed:
-            shard, newest = max(confirmed.items(), key=lambda entry: _id_order(entry[1]))
-            is_young = int(newest.partition(b"-")[0]) >= now_ms - CHECKED_MS
-            if is_young and not await self._has(connection, shard, newest):
-                _log.error("bus.history_lost", shard=shard, newest_confirmed=newest.decode())
-                renewals = [("SET", epoch_key(each), secrets.token_hex(8)) for each in shards]
-                _raise_refusal(await exchange(connection, *renewals))
-        self._unchecked.pop(server, None)
-        for each, newest in last.items():
+            key = events_key(check.shard)
+            commands = ("XREVRANGE", key, check.newest, "-", "COUNT", 1), ("XINFO", "STREAM", key)
+            check.asked = PendingReplies(b"".join(map(pack, commands)), 2)
+            connection.write([check.asked])
+        return check
+
+    async def _end_check(self, check: _Check, now_ms: int) -> None:
+        """If the server lacks the entry, renew the epochs of its shards: they tell all readers.
+
+        An entry older than CHECKED_MS may be missing. Raises HandshakeRefused.
+        """
+        if check.asked is not None:
+            up_to_newest, information = await check.asked.waiter
+            is_young = int(check.newest.partition(b"-")[0]) >= now_ms - CHECKED_MS
+            _raise_refusal([up_to_newest])
+            if is_young and not still_has(check.newest, up_to_newest, information):
+                _log.error("bus.history_lost", shard=check.shard, newest_confirmed=check.newest.decode())
+                renewals = [("SET", epoch_key(each), secrets.token_hex(8)) for each in check.shards]
+                _raise_refusal(await exchange(check.connection, *renewals))
+        for each, newest in check.last.items():
             if self._newest[each] == newest:
                 self._newest[each] = None
 
-    async def _has(self, connection: RedisConnection, shard: int, newest: bytes) -> bool:
-        key = events_key(shard)
-        up_to_newest, information = await exchange(
-            connection, ("XREVRANGE", key, newest, "-", "COUNT", 1), ("XINFO", "STREAM", key)
-        )
-        _raise_refusal([up_to_newest])
-        return still_has(newest, up_to_newest, information)
+
+class _Check:
+    """A question for the entry of some shards that was confirmed last."""
+
+    def __init__(
+        self,
+        connection: RedisConnection,
+        shards: Sequence[int],
+        last: dict[int, bytes],
+        confirmed: dict[int, bytes],
+    ) -> None:
+        self.connection = connection
+        self.shards = shards
+        self.last = last
+        self.shard, self.newest = max(confirmed.items(), key=lambda e: _id_order(e[1]), default=(0, b""))
+        self.asked: PendingReplies | None = None
 
 
 _ASKING: Final = pack(("ASKING",))

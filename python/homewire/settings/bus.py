@@ -20,8 +20,8 @@ class BusSection:
     )
     redis_url: str | None = setting(
         None,
-        "URL of Redis, e.g. redis://host:6379, unix:///path or redis+sentinel://host,host/master. Unset: the "
-        "embedded server.",
+        "URL of Redis, e.g. redis://host:6379, unix:///path, redis+sentinel://host,host/master or "
+        "redis+cluster://host,host. Unset: the embedded server.",
         flag="--redis",
         secret=True,
     )

@@ -224,10 +224,11 @@ async def test_master_that_a_redirect_names_is_asked_for_its_deployment(
     identity = Identity(SHARDS, tmp_path / "id", in_cluster=True)
     await identity.establish(redis)
     servers.identity = identity
+    other, copied = servers.of_slot(slot_of(KEY)), {slot_of(each) for each in identity.copies}
+    names = (f"{{{number}}}" for number in range(1000))
+    # The redirect tells of no slot that has a copy of the identity.
     key = next(
-        each
-        for each in identity.copies
-        if servers.of_slot(slot_of(KEY)) is not servers.of_slot(slot_of(each))
+        each for each in names if servers.of_slot(slot_of(each)) is not other and slot_of(each) not in copied
     )
     await asyncio.to_thread(cluster.until_in_sync)
     await asyncio.to_thread(cluster.fail_over, slot_of(key))
@@ -273,6 +274,28 @@ async def test_scan_begins_again_when_its_slot_moves(cluster: ClusterSet, redis:
     async for page in pages:
         found.update(each.decode() for each in page)
     assert found == names
+
+
+async def test_entry_that_was_lost_before_its_shard_moved_renews_the_epochs_of_the_new_master(
+    cluster: ClusterSet, redis: Redis
+) -> None:
+    async with bus_on(cluster) as bus:
+        await bus.append(3, b"lost")
+        source = cluster.master_of(slot_of(events_key(3)))
+        source.client.delete(events_key(3))
+        with cluster.moving(slot_of(events_key(3))) as move:
+            pass
+        target = [s for s in range(SHARDS) if cluster.master_of(slot_of(events_key(s))) is move.target]
+        for shard in range(SHARDS):
+            await redis.set(epoch_key(shard), "first")
+        await bus.append(3, b"behind")
+
+        async def is_renewed() -> bool:
+            return b"first" not in (await epochs(redis, target) or [b"first"])
+
+        await eventually(is_renewed, TIMEOUT_S)
+        others = [shard for shard in range(SHARDS) if shard not in target]
+        assert await epochs(redis, others) == [b"first"] * len(others)
 
 
 async def test_appends_go_on_at_the_replica_of_a_killed_master() -> None:

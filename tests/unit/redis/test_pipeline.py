@@ -173,6 +173,14 @@ async def test_reads_that_a_connection_broke_under_are_asked_once_more(tmp_path:
     assert asked == [b"a", b"a"]
 
 
+async def test_script_without_an_answer_is_not_sent_again(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+    async with talking(tmp_path / "s", lambda command: asked.append(command[1])) as pipe:
+        with pytest.raises(RedisConnectionError):
+            await pipe.ask(("EVALSHA", "a", 1, "key"))
+    assert asked == [b"a"]
+
+
 async def test_reads_are_asked_no_third_time(tmp_path: Path) -> None:
     asked: list[bytes] = []
     async with talking(tmp_path / "s", lambda command: asked.append(command[1]), only_reads=True) as pipe:
