@@ -10,6 +10,11 @@ IN_CLUSTER := $(addprefix tests/parts/,store/test_store_keys.py store/test_store
 	events/test_deliveries.py) \
 	$(addprefix tests/unit/cli/test_cli_program.py::test_,commands_announce_their_changes devices_move_and_go)
 
+# Of these tests the store is on three masters and three replicas in `make test-cluster`.
+ON_THREE_MASTERS := $(addprefix tests/parts/,limits/test_limits_sharing.py limits/test_store_quotas.py \
+	permissions presence/test_store_presence.py sessions/test_store_sessions.py messages/test_messages_stored.py \
+	store/test_store_pages.py store/test_store_keys.py store/test_store_records.py access_changes/test_relay.py)
+
 VENV := .venv
 BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/stamps/dependencies
@@ -63,6 +68,7 @@ test-python: build $(CLIENTS) $(BROWSER)
 # A server in cluster mode accepts writes 2 s after its start, so `make test` has a short form only.
 test-cluster: build $(CLIENTS) $(BROWSER) ## the service tests and those of the command line, on a Redis in cluster mode
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) tests/parts tests/service tests/unit/cli/test_cli_program.py $(ARGS)
+	HOMEWIRE_TEST_CLUSTER=3 $(BIN)/pytest -m "not slow" $(WORKERS) $(ON_THREE_MASTERS) $(ARGS)
 
 test-cluster-short: build
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" -o cache_dir=.pytest_cache/cluster $(WORKERS) $(IN_CLUSTER) $(ARGS)

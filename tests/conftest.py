@@ -16,11 +16,15 @@ from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
 from kit.accounts import TenantWithApp, tenant_with_app
-from kit.node import CLUSTER, NodeProcess, private_node
+from kit.cluster import running_cluster
+from kit.node import CLUSTER, MASTERS, NodeProcess, private_node
 from kit.order import longest_first
 from kit.redis_server import BusServer, running_server
 from kit.tenant import DEFAULT_PROJECT, Tenant, tenant_of
 from kit.webhook_receiver import Receiver, receiving
+
+BUSY_NODE_TIMEOUT_MS = 30_000
+"""A master that waits for the processor is no failed one."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,7 +48,14 @@ async def redis_server() -> AsyncIterator[str]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def cluster_server() -> AsyncIterator[str]:
-    """The same in cluster mode with all slots on one node: a command across slots fails at once."""
+    """The same in cluster mode with all slots on one node: a command across slots fails at once.
+
+    Or on three masters (`HOMEWIRE_TEST_CLUSTER=3`).
+    """
+    if MASTERS:
+        with running_cluster(BUSY_NODE_TIMEOUT_MS) as cluster:
+            yield cluster.url
+        return
     with tempfile.TemporaryDirectory(prefix="hw-") as directory:
         async with EmbeddedServer(Path(directory) / "data", "everysec", cluster=True) as server:
             yield server.url

@@ -31,8 +31,10 @@ from kit import certificates
 from kit.warm import PYTHON_PATH, WarmProcess, run_homewire
 
 ROOT = Path(__file__).parents[2]
-CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
+CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") in ("1", "3")
 """Whether every Redis of these tests runs in cluster mode (`make test-cluster`)."""
+MASTERS = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "3"
+"""Whether tests that share a store have one on a cluster of three masters and three replicas."""
 START_S = 60.0
 EVENTUALLY_S = 20.0
 """How long anything may take that has to come, on a busy machine."""

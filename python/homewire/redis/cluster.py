@@ -17,7 +17,7 @@ FAILOVER: Final = ("TRYAGAIN", "CLUSTERDOWN")
 _SCRIPTS: Final = frozenset({"EVAL", "EVALSHA", "EVAL_RO", "EVALSHA_RO"})
 _BEHIND_SUBCOMMAND: Final = frozenset({"XINFO", "XGROUP", "MEMORY", "OBJECT"})
 _WITHOUT_KEY: Final = frozenset({
-    "ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "FLUSHALL", "INFO", "KEYS", "PING",
+    "ACL", "CLIENT", "CLUSTER", "COMMAND", "CONFIG", "DBSIZE", "ECHO", "FLUSHALL", "INFO", "PING",
     "RANDOMKEY", "ROLE", "SCRIPT", "TIME", "WAIT",
 })  # fmt: skip
 
@@ -32,7 +32,7 @@ def slot_of(key: Argument) -> int:
 def key_of(command: Command) -> Argument | None:
     """The first key of a command; all keys of a command are in one slot. None: any server may run it.
 
-    The keys that a SCAN asks for are those of one slot if its pattern has a hash tag, so that is its key.
+    SCAN and KEYS ask for keys of one slot if their pattern has a hash tag, so the pattern counts as a key.
     """
     name = command[0]
     if name in _SCRIPTS:
