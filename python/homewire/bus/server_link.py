@@ -210,8 +210,8 @@ class ServerLink:
         self._connection = None
         self._lost_at = self._loop.time()
         self._lost.set()
-        self._servers.refresh_soon()
         if not self._closing:
+            self._servers.refresh_soon()
             _log.warning("bus.disconnected")
 
 

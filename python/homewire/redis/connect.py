@@ -91,7 +91,7 @@ class Client(Redis):
         return shape(reply, **options) if shape is not None else reply
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
-        self.connections.close()
+        await self.connections.close()
         await super().aclose(close_connection_pool)
 
 

@@ -120,6 +120,9 @@ class RedisConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast, no isinstance: uvloop's transports are not asyncio's.
         self._transport = cast(asyncio.Transport, transport)
+        if self.lost:  # It was dropped before it was connected.
+            self._transport.abort()
+            return
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         self._schedule_check()
 

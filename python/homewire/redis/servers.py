@@ -216,11 +216,12 @@ class Servers:
         """Take the connections of a client into account."""
         self._connections.add(connections)
 
-    def leave(self, connections: Connections) -> None:
+    async def leave(self, connections: Connections) -> None:
         """A client was closed; with the last one the search for slots ends."""
         self._connections.discard(connections)
         if not self._connections and self._refreshing is not None:
             self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)
 
     def disconnect(self) -> None:
         """Close the connections of all clients; they open new ones, which are asked for their deployment."""
@@ -277,10 +278,14 @@ class Connections:
         for connection in tuple(self._open):
             connection.drop()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close all connections; the client is not used any more."""
-        self.servers.leave(self)
-        self.drop()
+        opened = tuple(self._open)
+        # Forgotten first: their loss is no reason to ask for the slots.
+        self._open.clear()
+        for connection in opened:
+            connection.drop()
+        await self.servers.leave(self)
 
 
 def _short_lived() -> RedisConnection:
