@@ -120,6 +120,8 @@ COUNTERS: Final = {
     "messages": "Messages received from clients; 0 until there is a protocol for them.",
     "turns": "Turns of the reactor that had envelopes.",
     "tail_reconnects": "Times that the stream reader reconnected to Redis.",
+    "tail_redirects": "Times that a node of a Redis Cluster redirected the stream reader, or could not serve "
+    "a shard.",
     "bus_appended": "Envelopes that Redis confirmed.",
     "bus_bytes": "Bytes written to Redis by the bus.",
     "bus_flushes": "Writes of the bus to Redis. bus_appended / bus_flushes is the mean size of a "

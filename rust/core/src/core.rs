@@ -11,7 +11,7 @@ use std::time::Duration;
 use mio::{Poll, Waker};
 
 use crate::bus::cache_versions::CacheVersions;
-use crate::bus::tail::link::Address;
+use crate::bus::tail::connector::Address;
 use crate::bus::tail::{Tail, TailContext, TailError};
 use crate::clock::Clock;
 use crate::connection::counts::{ConnectionCounts, CountKey, Counts, Thresholds};

@@ -92,6 +92,8 @@ counters! {
     turns,
     /// Times that the stream reader reconnected to Redis.
     tail_reconnects,
+    /// Times that a node of a cluster redirected the stream reader, or could not serve a shard.
+    tail_redirects,
     /// Entries of the shards without an envelope, which were skipped.
     foreign_entries,
     /// Entries that Redis trimmed before this node had read them.

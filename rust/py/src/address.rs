@@ -1,6 +1,6 @@
 //! `homewire.redis.address.RedisAddress` as the core reads it.
 
-use homewire_core::bus::tail::link;
+use homewire_core::bus::tail::connector;
 use pyo3::FromPyObject;
 
 /// The attributes of the Python class with this name; see there.
@@ -36,22 +36,20 @@ struct Sentinels {
     credentials: Credentials,
 }
 
-impl From<RedisAddress> for link::Address {
+impl From<RedisAddress> for connector::Address {
     fn from(address: RedisAddress) -> Self {
-        // Of a cluster one node, until the reader follows its slots.
-        let (host, port) = address
-            .cluster
-            .into_iter()
-            .next()
-            .unwrap_or((address.host, address.port));
         let server = match address.sentinels {
-            Some(sentinels) => link::Server::Sentinels(link::Sentinels {
+            Some(sentinels) => connector::Server::Sentinels(connector::Sentinels {
                 nodes: sentinels.nodes,
                 name: sentinels.name,
                 credentials: sentinels.credentials.into(),
             }),
-            None if !address.path.is_empty() => link::Server::Unix { path: address.path },
-            None => link::Server::Tcp { host, port },
+            None if !address.path.is_empty() => connector::Server::Unix { path: address.path },
+            None if !address.cluster.is_empty() => connector::Server::Cluster(address.cluster),
+            None => connector::Server::Tcp {
+                host: address.host,
+                port: address.port,
+            },
         };
         Self {
             server,
@@ -61,7 +59,7 @@ impl From<RedisAddress> for link::Address {
     }
 }
 
-impl From<Credentials> for link::Credentials {
+impl From<Credentials> for connector::Credentials {
     fn from(credentials: Credentials) -> Self {
         Self {
             username: credentials.username,
@@ -70,7 +68,7 @@ impl From<Credentials> for link::Credentials {
     }
 }
 
-impl From<Tls> for link::TlsFiles {
+impl From<Tls> for connector::TlsFiles {
     fn from(tls: Tls) -> Self {
         Self {
             ca: tls.ca_file,

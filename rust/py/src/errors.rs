@@ -38,6 +38,7 @@ pub fn tail(error: TailError) -> PyErr {
         TailError::Io(_)
         | TailError::Refused(_)
         | TailError::NoMaster
+        | TailError::SlotsMissing
         | TailError::NotResp(_)
         | TailError::Reply(_) => PyConnectionError::new_err(error.to_string()),
     }

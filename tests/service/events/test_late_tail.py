@@ -13,7 +13,7 @@ from kit.accounts import PASSWORD, tenant_with_app
 from kit.client import listen, refusal
 from kit.homes import PATH
 from kit.in_redis import shard_of
-from kit.node import CLUSTER, NodeProcess, private_node
+from kit.node import NodeProcess, private_node
 from kit.redis_link import RedisLink, redis_link
 from kit.tenant import tenant_of
 
@@ -136,7 +136,6 @@ async def test_device_placed_in_home_sends_and_receives_before_tail_reads(
         await tenant.send(event | {"deviceId": device.id})
 
 
-@pytest.mark.skipif(CLUSTER, reason="in cluster mode each shard is read on its own, whenever it can be")
 async def test_closed_listener_received_events_acknowledged_before(
     late: NodeProcess, tail: RedisLink
 ) -> None:

@@ -1,216 +1,22 @@
-//! One connection to Redis: commands out, replies in, every wait bounded.
+//! One connection to Redis: commands out, replies in.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
-use std::time::Duration;
 
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConnection, StreamOwned};
 
 use super::TailError;
+use super::connector::Credentials;
 use super::reply::{Element, Parser, Reply};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a Sentinel may take to answer.
-const SENTINEL_TIMEOUT: Duration = Duration::from_millis(500);
 const FIRST_BUFFER: usize = 64 << 10;
 /// A buffer that a large reply has grown beyond this is shrunk again.
 const KEPT_BUFFER: usize = 1 << 20;
 
-/// Where Redis is. Python reads the URL (`homewire/redis/address.py`).
-#[derive(Clone, Debug)]
-pub struct Address {
-    pub server: Server,
-    pub credentials: Credentials,
-    pub tls: Option<TlsFiles>,
-}
-
-/// A server, or how to find it.
-#[derive(Clone, Debug)]
-pub enum Server {
-    Tcp {
-        host: String,
-        port: u16,
-    },
-    /// A unix socket.
-    Unix {
-        path: String,
-    },
-    /// The master that these Sentinels name.
-    Sentinels(Sentinels),
-}
-
-/// Sentinels (host and port) and the name of the master.
-#[derive(Clone, Debug)]
-pub struct Sentinels {
-    pub nodes: Vec<(String, u16)>,
-    pub name: String,
-    pub credentials: Credentials,
-}
-
-/// User and password of a server; empty without.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    pub username: String,
-    pub password: String,
-}
-
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Credentials")
-    }
-}
-
-/// Files for TLS (PEM). Without `ca` the usual authorities are trusted.
-#[derive(Clone, Debug)]
-pub struct TlsFiles {
-    pub ca: Option<String>,
-    pub certificate: Option<String>,
-    pub key: Option<String>,
-    pub is_verified: bool,
-}
-
-/// Opens connections to one address.
-#[derive(Clone)]
-pub struct Connector {
-    address: Address,
-    tls: Option<Arc<ClientConfig>>,
-}
-
-impl Connector {
-    /// # Errors
-    /// [`TailError::Address`] if a certificate file cannot be used.
-    pub fn new(address: Address) -> Result<Self, TailError> {
-        let tls = address.tls.as_ref().map(tls_of).transpose()?;
-        Ok(Self { address, tls })
-    }
-
-    /// An authenticated connection. It counts as dead if a reply takes longer than `reply_timeout`.
-    ///
-    /// # Errors
-    /// The kernel's, those of TLS; [`TailError::Refused`] if Redis refuses the credentials;
-    /// [`TailError::NoMaster`] if no Sentinel names a server that is a master.
-    pub fn open(&self, reply_timeout: Duration) -> Result<Link, TailError> {
-        let credentials = &self.address.credentials;
-        let mut link = match &self.address.server {
-            Server::Tcp { host, port } => {
-                Link::open(self.tcp(host, *port, reply_timeout)?, credentials)?
-            }
-            Server::Unix { path } => Link::open(unix(path, reply_timeout)?, credentials)?,
-            Server::Sentinels(sentinels) => self.master(sentinels, reply_timeout)?,
-        };
-        link.ask(&["CLIENT", "SETNAME", "homewire-tail"])?;
-        Ok(link)
-    }
-
-    /// A connection to the master. A Sentinel may be unreachable, or name a server that is no master any
-    /// more; then the next one is asked.
-    fn master(&self, sentinels: &Sentinels, reply_timeout: Duration) -> Result<Link, TailError> {
-        let mut problem = TailError::NoMaster;
-        for node in &sentinels.nodes {
-            match self.master_by(node, sentinels, reply_timeout) {
-                Ok(link) => return Ok(link),
-                Err(error) => problem = error,
-            }
-        }
-        Err(problem)
-    }
-
-    fn master_by(
-        &self,
-        (host, port): &(String, u16),
-        sentinels: &Sentinels,
-        reply_timeout: Duration,
-    ) -> Result<Link, TailError> {
-        let stream = self.tcp(host, *port, SENTINEL_TIMEOUT)?;
-        let mut sentinel = Link::open(stream, &sentinels.credentials)?;
-        let (host, port) = sentinel.master_named(&sentinels.name)?;
-        let stream = self.tcp(&host, port, reply_timeout)?;
-        let mut link = Link::open(stream, &self.address.credentials)?;
-        if link.is_master()? {
-            Ok(link)
-        } else {
-            Err(TailError::NoMaster)
-        }
-    }
-
-    fn tcp(&self, host: &str, port: u16, reply_timeout: Duration) -> io::Result<Stream> {
-        let stream = connect(host, port)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(reply_timeout))?;
-        stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-        let Some(configuration) = &self.tls else {
-            return Ok(Stream::Tcp(stream));
-        };
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let session = ClientConnection::new(Arc::clone(configuration), name);
-        let session = session.map_err(io::Error::other)?;
-        Ok(Stream::Tls(Box::new(StreamOwned::new(session, stream))))
-    }
-}
-
-fn unix(path: &str, reply_timeout: Duration) -> io::Result<Stream> {
-    let stream = UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(reply_timeout))?;
-    stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    Ok(Stream::Unix(stream))
-}
-
-fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let mut refused = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, CONNECT_TIMEOUT) {
-            Ok(stream) => return Ok(stream),
-            Err(error) => refused = error,
-        }
-    }
-    Err(refused)
-}
-
-fn tls_of(files: &TlsFiles) -> Result<Arc<ClientConfig>, TailError> {
-    const UNREADABLE: TailError =
-        TailError::Address("names a certificate file that cannot be read");
-    if !files.is_verified {
-        return Err(TailError::Address(
-            "disables the check of the certificate: set ssl_ca_certs instead of ssl_cert_reqs=none",
-        ));
-    }
-    let mut roots = RootCertStore::empty();
-    match &files.ca {
-        Some(path) => {
-            for certificate in certificates(path).ok_or(UNREADABLE)? {
-                roots.add(certificate).map_err(|_| UNREADABLE)?;
-            }
-        }
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-    }
-    let builder = ClientConfig::builder().with_root_certificates(roots);
-    let configuration = match &files.certificate {
-        Some(path) => {
-            let key = files.key.as_ref().unwrap_or(path);
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|_| UNREADABLE)?;
-            builder
-                .with_client_auth_cert(certificates(path).ok_or(UNREADABLE)?, key)
-                .map_err(|_| UNREADABLE)?
-        }
-        None => builder.with_no_client_auth(),
-    };
-    Ok(Arc::new(configuration))
-}
-
-fn certificates(path: &str) -> Option<Vec<CertificateDer<'static>>> {
-    let reader = BufReader::new(File::open(path).ok()?);
-    CertificateDer::pem_reader_iter(reader)
-        .collect::<Result<_, _>>()
-        .ok()
-}
-
-enum Stream {
+/// The transport of a connection.
+pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
     Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
@@ -225,19 +31,57 @@ impl Stream {
         }
     }
 
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(stream) => stream.write_all(bytes),
-            Self::Unix(stream) => stream.write_all(bytes),
-            Self::Tls(stream) => {
-                stream.write_all(bytes)?;
-                stream.flush()
-            }
+            Self::Tcp(stream) => stream.write(bytes),
+            Self::Unix(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    /// Sends what TLS has encrypted and not sent.
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tls(stream) => stream.flush(),
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
+    }
+
+    /// Empty for a unix socket.
+    fn peer_host(&self) -> String {
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => &stream.sock,
+            Self::Unix(_) => return String::new(),
+        };
+        stream
+            .peer_addr()
+            .map_or_else(|_| String::new(), |address| address.ip().to_string())
+    }
+
+    fn set_nonblocking(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.set_nonblocking(true),
+            Self::Unix(stream) => stream.set_nonblocking(true),
+            Self::Tls(stream) => stream.sock.set_nonblocking(true),
+        }
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.sock.as_raw_fd(),
         }
     }
 }
 
 /// An authenticated connection.
+///
+/// It blocks until [`Link::set_nonblocking`]: [`Link::ask`], [`Link::send`] and [`Link::reply`] wait. From
+/// then on [`Link::queue`], [`Link::flush`] and [`Link::poll_reply`] are used, which do not.
 pub struct Link {
     stream: Stream,
     /// Bytes that were received and not consumed: `buffer[start..filled]`.
@@ -247,10 +91,20 @@ pub struct Link {
     /// Length of the last returned reply.
     reply_length: usize,
     parser: Parser,
+    /// Bytes of commands that the kernel has not taken.
+    unsent: Vec<u8>,
+    /// Whether the server is in cluster mode.
+    is_cluster: bool,
+}
+
+impl AsRawFd for Link {
+    fn as_raw_fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
 }
 
 impl Link {
-    fn open(stream: Stream, credentials: &Credentials) -> Result<Self, TailError> {
+    pub(super) fn open(stream: Stream, credentials: &Credentials) -> Result<Self, TailError> {
         let mut link = Self {
             stream,
             buffer: vec![0; FIRST_BUFFER],
@@ -258,6 +112,8 @@ impl Link {
             filled: 0,
             reply_length: 0,
             parser: Parser::default(),
+            unsent: Vec::new(),
+            is_cluster: false,
         };
         let (username, password) = (&credentials.username, &credentials.password);
         if !password.is_empty() {
@@ -271,8 +127,33 @@ impl Link {
         Ok(link)
     }
 
+    /// Agrees on RESP3, and names the connection.
+    pub(super) fn greet(&mut self) -> Result<(), TailError> {
+        const WRONG: TailError = TailError::Reply("HELLO");
+        let mut reply = self.ask(&["HELLO", "3", "SETNAME", "homewire-tail"])?;
+        let mut is_cluster = false;
+        for _ in 0..reply.map().ok_or(WRONG)? {
+            match reply.text() {
+                Some(b"mode") => is_cluster = reply.text() == Some(b"cluster"),
+                _ => reply.skip(),
+            }
+        }
+        self.is_cluster = is_cluster;
+        Ok(())
+    }
+
+    /// Whether the server is in cluster mode.
+    pub fn is_cluster(&self) -> bool {
+        self.is_cluster
+    }
+
+    /// The host of the server; empty for a unix socket.
+    pub fn peer_host(&self) -> String {
+        self.stream.peer_host()
+    }
+
     /// The address of the master of this name, as a Sentinel knows it.
-    fn master_named(&mut self, name: &str) -> Result<(String, u16), TailError> {
+    pub(super) fn master_named(&mut self, name: &str) -> Result<(String, u16), TailError> {
         const WRONG: TailError = TailError::Reply("SENTINEL");
         let mut reply = self.ask(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", name])?;
         match reply.element() {
@@ -286,7 +167,7 @@ impl Link {
         }
     }
 
-    fn is_master(&mut self) -> Result<bool, TailError> {
+    pub(super) fn is_master(&mut self) -> Result<bool, TailError> {
         let mut reply = self.ask(&["ROLE"])?;
         reply.array().ok_or(TailError::Reply("ROLE"))?;
         Ok(reply.text() == Some(b"master"))
@@ -308,7 +189,12 @@ impl Link {
     /// # Errors
     /// The kernel's.
     pub fn send(&mut self, commands: &[u8]) -> Result<(), TailError> {
-        Ok(self.stream.write_all(commands)?)
+        self.queue(commands);
+        if self.flush()? {
+            return Ok(());
+        }
+        // The timeout of the write passed.
+        Err(io::Error::from(io::ErrorKind::TimedOut).into())
     }
 
     /// The next reply, in the order of the commands.
@@ -317,12 +203,73 @@ impl Link {
     /// The kernel's, [`TailError::NotResp`], and [`TailError::Refused`] if the reply is an error. After
     /// `Refused` the connection is still usable.
     pub fn reply(&mut self) -> Result<Reply<'_>, TailError> {
+        self.receive()?;
+        let reply = self.parser.reply(&self.buffer[self.start..]);
+        match reply.clone().element() {
+            Some(Element::Error(problem)) => Err(TailError::Refused(
+                String::from_utf8_lossy(problem).into_owned(),
+            )),
+            _ => Ok(reply),
+        }
+    }
+
+    /// From now on nothing waits.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        self.stream.set_nonblocking()
+    }
+
+    /// Adds commands made by [`append_command`], which [`Link::flush`] sends.
+    pub fn queue(&mut self, commands: &[u8]) {
+        self.unsent.extend_from_slice(commands);
+    }
+
+    /// Sends queued commands, as many as the kernel takes. Returns whether it took all.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        match self.flush_until_full() {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn flush_until_full(&mut self) -> io::Result<()> {
+        while !self.unsent.is_empty() {
+            match self.stream.write(&self.unsent) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => drop(self.unsent.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.stream.flush()
+    }
+
+    /// The next reply or message, error replies included; `None` until it has arrived.
+    ///
+    /// # Errors
+    /// The kernel's, and [`TailError::NotResp`].
+    pub fn poll_reply(&mut self) -> Result<Option<Reply<'_>>, TailError> {
+        match self.receive() {
+            Ok(()) => Ok(Some(self.parser.reply(&self.buffer[self.start..]))),
+            Err(TailError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads until the next reply is complete.
+    fn receive(&mut self) -> Result<(), TailError> {
         self.drop_last_reply();
         loop {
             let received = &self.buffer[self.start..self.filled];
             if let Some(length) = self.parser.read(received)? {
                 self.reply_length = length;
-                break;
+                return Ok(());
             }
             self.make_room();
             match self.stream.read(&mut self.buffer[self.filled..]) {
@@ -331,13 +278,6 @@ impl Link {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error.into()),
             }
-        }
-        let reply = self.parser.reply(&self.buffer[self.start..]);
-        match reply.clone().element() {
-            Some(Element::Error(problem)) => Err(TailError::Refused(
-                String::from_utf8_lossy(problem).into_owned(),
-            )),
-            _ => Ok(reply),
         }
     }
 

@@ -1,14 +1,14 @@
-//! RESP2 replies, parsed in place: no copy, no allocation for each element.
+//! RESP3 replies, parsed in place: no copy, no allocation for each element.
 //!
 //! A reply arrives in pieces. Parsed elements are stored as flat items that point into the buffer. So the
-//! cost of a piece depends on its own length and not on what came before. (Protocol: "Redis serialization
-//! protocol specification", RESP2.)
+//! cost of a piece depends on its own length and not on what came before. RESP2, which Sentinels and a new
+//! connection speak, is a part of RESP3. (Protocol: "Redis serialization protocol specification".)
 
 use std::ops::Range;
 
-/// The server's bytes are not RESP2.
+/// The server's bytes are not RESP3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the server does not speak RESP2")]
+#[error("the server does not speak RESP3")]
 pub struct NotResp;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,9 @@ enum Item {
     Integer(i64),
     Nil,
     Array(usize),
+    /// That many pairs.
+    Map(usize),
+    Push(usize),
 }
 
 /// Parses one reply after the other from a growing buffer.
@@ -44,7 +47,8 @@ impl Parser {
             };
             self.position = end;
             let opened = match item {
-                Item::Array(count) if count > 0 => Some(count),
+                Item::Array(count) | Item::Push(count) if count > 0 => Some(count),
+                Item::Map(pairs) if pairs > 0 => Some(2 * pairs),
                 _ => None,
             };
             self.items.push(item);
@@ -104,7 +108,7 @@ fn next_item(buffer: &[u8], start: usize) -> Result<Option<(Item, usize)>, NotRe
         None => return Ok(None),
     }
     Ok(Some(match kind {
-        b'$' => match integer(&buffer[line])? {
+        b'$' | b'=' => match integer(&buffer[line])? {
             -1 => (Item::Nil, end),
             length => {
                 let length = usize::try_from(length).map_err(|_| NotResp)?;
@@ -114,18 +118,20 @@ fn next_item(buffer: &[u8], start: usize) -> Result<Option<(Item, usize)>, NotRe
                 (Item::Text(end..end + length), end + length + 2)
             }
         },
-        b'*' => match integer(&buffer[line])? {
-            -1 => (Item::Nil, end),
-            count => (
-                Item::Array(usize::try_from(count).map_err(|_| NotResp)?),
-                end,
-            ),
-        },
-        b'+' => (Item::Text(line), end),
+        b'*' if buffer[line.clone()] == *b"-1" => (Item::Nil, end),
+        b'*' | b'~' => (Item::Array(count(&buffer[line])?), end),
+        b'%' => (Item::Map(count(&buffer[line])?), end),
+        b'>' => (Item::Push(count(&buffer[line])?), end),
+        b'_' => (Item::Nil, end),
+        b'+' | b',' | b'#' | b'(' => (Item::Text(line), end),
         b'-' => (Item::Error(line), end),
         b':' => (Item::Integer(integer(&buffer[line])?), end),
         _ => return Err(NotResp),
     }))
+}
+
+fn count(digits: &[u8]) -> Result<usize, NotResp> {
+    usize::try_from(integer(digits)?).map_err(|_| NotResp)
 }
 
 fn integer(digits: &[u8]) -> Result<i64, NotResp> {
@@ -145,6 +151,10 @@ pub enum Element<'a> {
     Nil,
     /// An array of that many elements, which follow.
     Array(usize),
+    /// A map of that many pairs, which follow: name, value, name, value.
+    Map(usize),
+    /// A message that answers no command, of that many elements, which follow.
+    Push(usize),
 }
 
 /// A reply, read element by element in the order of the bytes.
@@ -165,6 +175,8 @@ impl<'a> Reply<'a> {
             Item::Integer(number) => Element::Integer(number),
             Item::Nil => Element::Nil,
             Item::Array(count) => Element::Array(count),
+            Item::Map(pairs) => Element::Map(pairs),
+            Item::Push(count) => Element::Push(count),
         })
     }
 
@@ -172,6 +184,22 @@ impl<'a> Reply<'a> {
     pub fn array(&mut self) -> Option<usize> {
         match self.element()? {
             Element::Array(count) => Some(count),
+            _ => None,
+        }
+    }
+
+    /// The number of pairs of the next element, if it is a map.
+    pub fn map(&mut self) -> Option<usize> {
+        match self.element()? {
+            Element::Map(pairs) => Some(pairs),
+            _ => None,
+        }
+    }
+
+    /// The next element, if it is an integer.
+    pub fn integer(&mut self) -> Option<i64> {
+        match self.element()? {
+            Element::Integer(number) => Some(number),
             _ => None,
         }
     }
@@ -190,7 +218,8 @@ impl<'a> Reply<'a> {
         while elements > 0 {
             elements -= 1;
             match self.element() {
-                Some(Element::Array(count)) => elements += count,
+                Some(Element::Array(count) | Element::Push(count)) => elements += count,
+                Some(Element::Map(pairs)) => elements += 2 * pairs,
                 Some(_) => {}
                 None => return,
             }
@@ -229,11 +258,34 @@ mod tests {
     }
 
     #[test]
+    fn maps_and_pushes_are_read_and_skipped() {
+        let push = b">2\r\n+invalidate\r\n*1\r\n$1\r\nk\r\n";
+        let map = b"%2\r\n$1\r\na\r\n*1\r\n_\r\n$1\r\nb\r\n%0\r\n";
+        let mut parser = Parser::default();
+        assert_eq!(parser.read(push).unwrap(), Some(push.len()));
+        let mut reply = parser.reply(push);
+        assert_eq!(reply.element(), Some(Element::Push(2)));
+        assert_eq!(reply.text(), Some(&b"invalidate"[..]));
+        parser.clear();
+        assert_eq!(parser.read(map).unwrap(), Some(map.len()));
+        let mut reply = parser.reply(map);
+        let mut skipped = reply.clone();
+        skipped.skip();
+        assert_eq!(skipped.element(), None);
+        assert_eq!((reply.map(), reply.text()), (Some(2), Some(&b"a"[..])));
+        assert_eq!(reply.array(), Some(1));
+        assert_eq!(reply.element(), Some(Element::Nil));
+        reply.skip();
+        assert_eq!(reply.map(), Some(0));
+    }
+
+    #[test]
     fn invalid_reply_is_rejected() {
         for wrong in [
             &b"HTTP/1.1 400\r\n"[..],
             b"$x\r\n",
             b"*-7\r\n",
+            b"%-1\r\n",
             b"$-2\r\n",
             b"+a\rb\r\n",
         ] {

@@ -4,13 +4,17 @@ use std::fmt;
 use std::hash::BuildHasher;
 
 use super::TailError;
-use super::link::{append_command, append_head, append_word};
+use super::link::append_command;
 use super::reply::{Element, Reply};
 use crate::bus::append::events_key;
 use crate::reactor::inbox::ShardEntry;
 
 /// Maximum number of entries of one shard in one reply.
 pub const ENTRIES_PER_READ: usize = 512;
+
+/// Gives a shard whose history was lost a new epoch, unless another node did so first.
+const RENEW_EPOCH: &str = "if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then \
+     redis.call('SET', KEYS[1], ARGV[2]) end return redis.call('GET', KEYS[1])";
 
 /// A position in a shard: the id of an entry, `<ms>-<seq>`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -121,14 +125,18 @@ impl ShardReader {
         format!("hw:{{e{}}}:epoch", self.number)
     }
 
-    /// The epoch that was last read.
-    pub fn epoch(&self) -> &[u8] {
-        &self.epoch
-    }
-
-    /// Another node gave the shard this epoch.
+    /// The epoch that the shard has after a renewal; another node may have given it first.
     pub fn set_epoch(&mut self, epoch: &[u8]) {
         self.epoch = epoch.to_vec();
+    }
+
+    /// Appends the command that reads what is behind the position, without waiting.
+    pub fn append_read(&self, out: &mut Vec<u8>) {
+        let (count, position) = (ENTRIES_PER_READ.to_string(), self.position.to_string());
+        append_command(
+            out,
+            &["XREAD", "COUNT", &count, "STREAMS", &self.key, &position],
+        );
     }
 
     /// Appends the commands of one check: epoch, entries and entry counts. They form one transaction on one
@@ -136,14 +144,17 @@ impl ShardReader {
     pub fn append_check(&self, out: &mut Vec<u8>) {
         append_command(out, &["MULTI"]);
         append_command(out, &["GET", &self.epoch_key()]);
-        append_head(out, 6);
-        for word in ["XREAD", "COUNT", &ENTRIES_PER_READ.to_string(), "STREAMS"] {
-            append_word(out, word.as_bytes());
-        }
-        append_word(out, self.key.as_bytes());
-        append_word(out, self.position.to_string().as_bytes());
+        self.append_read(out);
         append_command(out, &["XINFO", "STREAM", &self.key]);
         append_command(out, &["EXEC"]);
+    }
+
+    /// Appends the command that gives the shard a new epoch, and answers the one that it has then. A new
+    /// epoch tells other readers that their positions in the lost history are worthless.
+    pub fn append_renewal(&self, out: &mut Vec<u8>) {
+        let (key, epoch) = (self.epoch_key(), random_epoch());
+        let before = String::from_utf8_lossy(&self.epoch);
+        append_command(out, &["EVAL", RENEW_EPOCH, "1", &key, &before, &epoch]);
     }
 
     /// The number of replies to a check before that of its EXEC.
@@ -174,17 +185,7 @@ impl ShardReader {
         foreign: &mut u64,
     ) -> Result<CheckResult, TailError> {
         let epoch = check_epoch(reply)?.unwrap_or_default().to_vec();
-        let mut entries = 0;
-        match reply.element() {
-            Some(Element::Nil) => {}
-            // One stream: its key and its entries.
-            Some(Element::Array(1)) => {
-                reply.array();
-                reply.skip();
-                entries = self.take_entries(reply, taken, foreign)?;
-            }
-            _ => return Err(TailError::Reply("XREAD")),
-        }
+        let entries = self.take_read(reply, taken, foreign)?;
         let information = information(reply)?;
         let more = entries == ENTRIES_PER_READ;
         let gap = self.detect_gap(&epoch, information, more);
@@ -203,6 +204,27 @@ impl ShardReader {
             more,
             needs_epoch,
         })
+    }
+
+    /// Takes the entries from the reply to [`ShardReader::append_read`]. Returns their number.
+    ///
+    /// # Errors
+    /// [`TailError::Reply`] for another reply.
+    pub fn take_read(
+        &mut self,
+        reply: &mut Reply<'_>,
+        taken: &mut Vec<ShardEntry>,
+        foreign: &mut u64,
+    ) -> Result<usize, TailError> {
+        match reply.element() {
+            Some(Element::Nil) => Ok(0),
+            // One stream: its key and its entries.
+            Some(Element::Map(1)) => {
+                reply.skip();
+                self.take_entries(reply, taken, foreign)
+            }
+            _ => Err(TailError::Reply("XREAD")),
+        }
     }
 
     fn detect_gap(&self, epoch: &[u8], now: Information, more: bool) -> Option<GapCause> {
@@ -288,15 +310,15 @@ fn information(reply: &mut Reply<'_>) -> Result<Information, TailError> {
     const WRONG: TailError = TailError::Reply("XINFO STREAM");
     let mut information = Information::default();
     let pairs = match reply.element() {
-        Some(Element::Array(count)) => count / 2,
+        Some(Element::Map(pairs)) => pairs,
         // The key does not exist.
         Some(Element::Error(_)) => return Ok(information),
         _ => return Err(WRONG),
     };
     for _ in 0..pairs {
         match reply.text().ok_or(WRONG)? {
-            b"length" => information.length = number(reply).ok_or(WRONG)?,
-            b"entries-added" => information.added = number(reply).ok_or(WRONG)?,
+            b"length" => information.length = count(reply).ok_or(WRONG)?,
+            b"entries-added" => information.added = count(reply).ok_or(WRONG)?,
             b"last-generated-id" => {
                 information.last = reply.text().and_then(StreamId::parse).ok_or(WRONG)?;
             }
@@ -306,11 +328,8 @@ fn information(reply: &mut Reply<'_>) -> Result<Information, TailError> {
     Ok(information)
 }
 
-fn number(reply: &mut Reply<'_>) -> Option<u64> {
-    match reply.element()? {
-        Element::Integer(number) => number.try_into().ok(),
-        _ => None,
-    }
+fn count(reply: &mut Reply<'_>) -> Option<u64> {
+    reply.integer()?.try_into().ok()
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use super::*;
 fn check_reply(ids: &[String], length: u64, last: &str, added: u64) -> Vec<u8> {
     let mut reply = b"*3\r\n$1\r\ne\r\n".to_vec();
     if ids.is_empty() {
-        reply.extend_from_slice(b"*-1\r\n");
+        reply.extend_from_slice(b"_\r\n");
     } else {
-        reply.extend_from_slice(format!("*1\r\n*2\r\n$1\r\nk\r\n*{}\r\n", ids.len()).as_bytes());
+        reply.extend_from_slice(format!("%1\r\n$1\r\nk\r\n*{}\r\n", ids.len()).as_bytes());
         for id in ids {
             let entry = format!(
                 "*2\r\n${}\r\n{id}\r\n*2\r\n$1\r\ne\r\n$1\r\nx\r\n",
@@ -19,7 +19,7 @@ fn check_reply(ids: &[String], length: u64, last: &str, added: u64) -> Vec<u8> {
         }
     }
     let stream = format!(
-        "*6\r\n+length\r\n:{length}\r\n+entries-added\r\n:{added}\r\n+last-generated-id\r\n${}\r\n{last}\r\n",
+        "%3\r\n+length\r\n:{length}\r\n+entries-added\r\n:{added}\r\n+last-generated-id\r\n${}\r\n{last}\r\n",
         last.len()
     );
     reply.extend_from_slice(stream.as_bytes());
