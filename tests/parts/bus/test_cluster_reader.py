@@ -18,7 +18,9 @@ import pytest
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
 
-from homewire._core import Core, event_envelope, parse_event, shard_of
+from homewire._core import Core, Topic, event_envelope, parse_event, shard_of
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.subscription import Subscription
 from homewire.bus.shards import epoch_key, events_key
 from homewire.redis.address import parse_address
 from kit.client import CLOSE, TEXT, Socket
@@ -30,6 +32,7 @@ pytestmark = pytest.mark.skipif(CLUSTER, reason="it has a cluster of its own")
 
 SHARDS: Final = 64
 PROJECT: Final = 1
+USER: Final = Principal(PrincipalKind.USER, PROJECT, 1, 0)
 TIMEOUT_S: Final = 60.0
 HOMES: Final = {shard_of(home, SHARDS): home for home in range(1, 1000)}
 """A home for each shard."""
@@ -103,8 +106,10 @@ class Listener:
             ours = socket.create_connection(server.getsockname())
             theirs, _ = server.accept()
         with theirs:
-            connection = self.core.reserve("user", PROJECT, 1, 1, "homes", list(HOMES.values()), [])
+            topics = tuple(Topic.Home(home) for home in HOMES.values())
+            connection = self.core.reserve(USER, Subscription(topics))
             self.core.adopt(connection, os.dup(theirs.fileno()), b"")
+            self.core.wake()
         self.socket = Socket(*await asyncio.open_connection(sock=ours))
 
     async def receive(self) -> int | None:
