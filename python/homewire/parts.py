@@ -123,7 +123,8 @@ async def _identity(settings: Settings, redis: Redis, url: str) -> Identity:
             await ensure_epochs(redis, settings.shards)
     except Unavailable as error:
         raise ConfigurationError(f"Redis at {redacted(url)} does not answer, or cannot serve now") from error
-    Connections.of(redis).servers.identity = identity
+    servers = Connections.of(redis).servers
+    servers.identity, servers.ack_replicas = identity, settings.ack_replicas
     return identity
 
 

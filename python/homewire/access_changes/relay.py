@@ -106,7 +106,7 @@ class Relay:
     def __init__(self, redis: Redis, shards: int, clock: Clock = MACHINE_CLOCK) -> None:
         self._clock = clock
         self.stats = RelayStats()
-        self._pipeline = AutoPipeline(redis)
+        self._pipeline = AutoPipeline(redis, is_replicated=True)
         self._shards = shards
         self._draining = SingleFlight(self._drain, COMMAND_S, after=self._delete_copied)
         self._expecting = SingleFlight(self._note_expected, COMMAND_S)

@@ -18,6 +18,7 @@ import structlog
 from homewire.bus.shards import BusSettings, BusStats
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from homewire.redis.connection import PendingReplies, RedisConnection
+from homewire.redis.replicas import ReplicatedWrite
 from homewire.redis.servers import Server, Servers
 
 MIN_DELAY: Final = 0.05
@@ -135,7 +136,10 @@ class ServerLink:
             batches, self._unsent = self._unsent, deque()
             self._stats.flushes += 1
             self._stats.bytes += sum([batch.size for batch in batches])
-            self._connection.write(batches)
+            replicas = self._servers.ack_replicas
+            self._connection.write(
+                [ReplicatedWrite(tuple(batches), replicas, NotConfirmed)] if replicas else batches
+            )
 
     def _outage_lasts(self, now: float) -> bool:
         return self._connection is None and now - self._lost_at > self._settings.outage_grace

@@ -39,6 +39,7 @@ RedisFile = Annotated[
         show_default=False,
     ),
 ]
+Ack = Annotated[str | None, of_setting("ack")]
 Durability = Annotated[str | None, of_setting("durability")]
 TlsCert = Annotated[Path | None, of_setting("tls_cert")]
 TlsKey = Annotated[Path | None, of_setting("tls_key")]
@@ -148,6 +149,7 @@ _SERVING: Final = {
     "redis_file": (RedisFile, None),
     "workers": (Workers, None),
     "durability": (Durability, None),
+    "ack": (Ack, None),
     "tls_cert": (TlsCert, None),
     "tls_key": (TlsKey, None),
 }

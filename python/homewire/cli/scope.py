@@ -124,10 +124,12 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
     from homewire.access_changes.relay import Relay
     from homewire.redis.connect import connect, translate_redis_errors
     from homewire.redis.deployment import Identity
+    from homewire.redis.servers import Connections
     from homewire.repositories import Store
 
     async with reachable_redis(settings) as url:
         client = connect(url)
+        Connections.of(client).servers.ack_replicas = settings.ack_replicas
         relay = Relay(client, settings.shards)
         try:
             with translate_redis_errors():

@@ -44,17 +44,24 @@ class AutoPipeline:
     """Pipelined commands of one client. Each is sent at most once, and not if its caller was cancelled."""
 
     def __init__(
-        self, redis: Redis, *, only_reads: bool = False, max_connections: int = MAX_CONNECTIONS
+        self,
+        redis: Redis,
+        *,
+        only_reads: bool = False,
+        is_replicated: bool = False,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         """`redis` comes from `homewire.redis.connect`; closing it closes the pipeline's connections.
 
         With `only_reads` commands are sent once more, on another connection, if their connection was lost.
+        With `is_replicated` each write is confirmed by replicas, too, if the settings say so.
         `max_connections` are those to one server.
         """
         self._connections = Connections.of(redis)
         self._servers = self._connections.servers
         self._single = self._servers.single
         self._only_reads = only_reads
+        self._is_replicated = is_replicated
         self._max_connections = max_connections
         self._pipelines: dict[Server, ServerPipeline] = {}
         self._shapes: dict[Any, Callable[[Any], Any]] = dict(redis.response_callbacks)
@@ -124,7 +131,9 @@ class AutoPipeline:
     def _pipeline(self, server: Server) -> ServerPipeline:
         pipeline = self._pipelines.get(server)
         if pipeline is None:
-            pipeline = ServerPipeline(self._connections, server, self._max_connections)
+            pipeline = ServerPipeline(
+                self._connections, server, self._max_connections, is_replicated=self._is_replicated
+            )
             self._pipelines[server] = pipeline
         return pipeline
 

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from homewire.redis.connection import Command, RedisConnection, pack
+from homewire.redis.connection import Command, PendingWrite, RedisConnection, pack
+from homewire.redis.replicas import ReplicatedWrite
 from homewire.redis.servers import Connections, Server
 
 COMMAND_S: Final = 4.0
@@ -82,11 +83,18 @@ class ServerPipeline:
     """
 
     def __init__(
-        self, connections: Connections, server: Server, max_connections: int = MAX_CONNECTIONS
+        self,
+        connections: Connections,
+        server: Server,
+        max_connections: int = MAX_CONNECTIONS,
+        *,
+        is_replicated: bool = False,
     ) -> None:
+        """`is_replicated`: each write is confirmed by as many replicas as `servers.ack_replicas` says."""
         self._open = connections
         self._server = server
         self._max_connections = max_connections
+        self._is_replicated = is_replicated
         self._waiting: deque[_Request] = deque()
         self._connections: list[RedisConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
@@ -131,12 +139,19 @@ class ServerPipeline:
         if requests:
             idle = self._idle_connection()
             if idle is not None:
-                idle.write([_Write(requests, self._schedule_flush)])
+                idle.write([self._write(requests)])
             else:
                 task = asyncio.create_task(self._write_on_new_connection(requests))
                 self._opening.add(task)
                 task.add_done_callback(self._opened)
         self._schedule_flush()
+
+    def _write(self, requests: Sequence[_Request]) -> PendingWrite:
+        write = _Write(requests, self._schedule_flush)
+        replicas = self._open.servers.ack_replicas if self._is_replicated else 0
+        if replicas:
+            return ReplicatedWrite([write], replicas, RedisConnectionError)
+        return write
 
     def _next_requests(self) -> list[_Request]:
         taken: list[_Request] = []
@@ -171,7 +186,7 @@ class ServerPipeline:
                 self._connections.append(connection)
             # Opening may have taken longer than the deadline of a request, and its caller may have retried.
             if waiting := [each for each in requests if not each.replies.done()]:
-                connection.write([_Write(waiting, self._schedule_flush)])
+                connection.write([self._write(waiting)])
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)

@@ -51,6 +51,8 @@ class Servers:
         self.address = address
         self.identity: Identity | None = None
         """Judges each new connection, if it is set."""
+        self.ack_replicas = 0
+        """How many replicas must confirm a change or an append, beside the server itself."""
         self.single: Final = None if address.cluster else Server(address)
         """The only server; None for a cluster."""
         self.on_change: Callable[[], None] | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -70,6 +71,11 @@ class Settings(
     def has_redis_cluster(self) -> bool:
         """Whether Redis is a Redis Cluster."""
         return urlsplit(self.redis_url or "").scheme.endswith("+cluster")
+
+    @property
+    def ack_replicas(self) -> int:
+        """How many replicas of Redis must confirm a write."""
+        return replicas_of(self.ack)
 
     @property
     def admin_url(self) -> str:
@@ -171,6 +177,9 @@ def _check(settings: Settings) -> None:
     _check_form(listed_networks, settings.trusted_proxies, "trusted_proxies", "10.0.0.0/8,2001:db8::/32")
     if settings.proxy_protocol and not listed_networks(settings.trusted_proxies):
         raise ConfigurationError(f"{named('proxy_protocol')}: needs {named('trusted_proxies')}")
+    _check_form(replicas_of, settings.ack, "ack", "none, replicas or replicas:2")
+    if settings.ack_replicas and settings.redis_url is None:
+        raise ConfigurationError(f"{named('ack')}: needs --redis; the embedded server has no replicas")
     if settings.redis_url is not None and urlsplit(settings.redis_url).scheme not in REDIS_SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)
         raise ConfigurationError(f"--redis (HOMEWIRE_REDIS_URL): must begin with one of {schemes}")
@@ -185,6 +194,14 @@ def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
             "closed with 4001",
             "raise it, or send smaller bulks",
         )
+
+
+def replicas_of(ack: str) -> int:
+    """The number of replicas in `none`, `replicas` or `replicas:N`. Raises ValueError for another form."""
+    found = re.fullmatch(r"none|replicas(?::([1-9]\d?))?", ack)
+    if found is None:
+        raise ValueError(ack)
+    return 0 if ack == "none" else int(found[1] or 1)
 
 
 def _check_form(parse: Callable[[str], object], value: str, name: str, example: str) -> None:

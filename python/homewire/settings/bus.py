@@ -47,6 +47,13 @@ class BusSection:
         "lose the last second.",
         flag="--durability",
     )
+    ack: str = setting(
+        "none",
+        "Replicas of Redis that must have an event or a change before it is answered. replicas: one; "
+        "replicas:2: two. Without them within 1 s the answer is 503, not confirmed. none: the master alone "
+        "confirms.",
+        flag="--ack",
+    )
     shards: int = setting(
         64,
         "Number of shards. It must be the same on all nodes and can not be changed later.",

@@ -54,7 +54,7 @@ class Database:
     def __init__(self, redis: Redis, relay: OutboxRelay, clock: Clock, quotas: Quotas = NO_QUOTAS) -> None:
         self._reads = AutoPipeline(redis, only_reads=True)
         # Separate, so that a slow script delays no read.
-        self._changes = AutoPipeline(redis)
+        self._changes = AutoPipeline(redis, is_replicated=True)
         self._relay = relay
         self._quotas = quotas.as_argument()
         self.quota_refusals: Counter[str] = Counter(dict.fromkeys(QUOTA_SETTINGS, 0))
