@@ -288,6 +288,8 @@ class Connections:
         for connection in opened:
             connection.drop()
         await self.servers.leave(self)
+        # A transport closes its socket in the next turn of the event loop.
+        await asyncio.sleep(0)
 
 
 def _short_lived() -> RedisConnection:
