@@ -34,7 +34,7 @@ ROOM |= {
     for whose in ("address", "principal")
     for what in ("requests", "handshakes")
 }
-ROOM |= {"address_tcp_connections": "1000000"}
+ROOM |= {"address_tcp_connections": "1000000", "requests_at_once": "1000"}
 """A load of one user from one address stays within these limits. None is off: checking is measured too."""
 
 
