@@ -238,6 +238,7 @@ class Connections:
         self.servers: Final = servers
         self.connection_class = RedisConnection
         self._open: dict[RedisConnection, Server] = {}
+        self._is_closed = False
         servers.enter(self)
 
     @classmethod
@@ -250,7 +251,8 @@ class Connections:
     async def open(self, server: Server, on_event: Callable[[RedisConnection], None]) -> RedisConnection:
         """A connection to `server`. Commands without a reply fail with redis-py's ConnectionError.
 
-        Raises OSError (TimeoutError is one), and redis-py's AuthenticationError.
+        Raises OSError (TimeoutError is one), redis-py's AuthenticationError, and its ConnectionError once the
+        client is closed.
         """
 
         def changed(connection: RedisConnection) -> None:
@@ -265,9 +267,14 @@ class Connections:
 
         try:
             async with asyncio.timeout(CONNECT_S):
-                return await self.servers.open(server, make)
+                connection = await self.servers.open(server, make)
         except CredentialsRefused as error:
             raise AuthenticationError(str(error)) from error
+        if self._is_closed:
+            # A command was still waiting for this connection.
+            connection.drop()
+            raise RedisConnectionError("the client of Redis is closed")
+        return connection
 
     def retire_others(self, masters: set[Server]) -> None:
         """Close the connections to servers that are no masters, as soon as their replies have arrived."""
@@ -282,6 +289,7 @@ class Connections:
 
     async def close(self) -> None:
         """Close all connections; the client is not used any more."""
+        self._is_closed = True
         opened = tuple(self._open)
         # Forgotten first: their loss is no reason to ask for the slots.
         self._open.clear()

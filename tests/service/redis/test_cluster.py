@@ -17,6 +17,7 @@ from kit.cluster import ClusterSet, running_cluster, slot_of
 from kit.node import CLUSTER, NodeProcess, eventually, running_node
 from kit.redis_processes import TIMEOUT_S
 from kit.tenant import Tenant, tenant_of
+from kit.warm import run_homewire
 
 pytestmark = pytest.mark.skipif(CLUSTER, reason="it has its own cluster")
 
@@ -139,3 +140,16 @@ async def test_acknowledged_event_that_the_new_master_lacks_is_told(
             await asyncio.to_thread(cluster.until_replaced, master, slot)
             for socket in sockets:
                 assert await receive_until(socket, "never sent") == ([], RESYNC)
+
+
+async def test_rest_service_and_command_line_work_on_a_cluster(
+    cluster: ClusterSet, short_directory: Path
+) -> None:
+    with node_on(cluster, short_directory) as node:
+        async with tenant_of(node) as tenant:
+            homes = [await tenant.home(await tenant.user()) for _ in range(10)]
+            assert len(set(homes)) == 10
+        assert tenant.project in {each["projectId"] for each in await node.cli("project", "list")}
+        options = ("--port", 0, "--json", "--redis", node.redis_url, "--data-dir", node.data_dir)
+        checked = json.loads(await run_homewire("check", *options))
+        assert [each for each in checked["checks"] if each["level"] == "fatal"] == []
