@@ -18,7 +18,7 @@ TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECUR
 PAGES = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = {field.name for field in dataclasses.fields(Settings)}
 METRICS = {*GAUGES, *(f"{name}_total" for name in (*COUNTERS, *LABELLED))}
-NO_SETTINGS = {"KEY", "KEY_FILE", "URL", "SEED", "SERVICE_HOST"}
+NO_SETTINGS = {"KEY", "KEY_FILE", "URL", "SEED", "SERVICE_HOST", "TEST_CLUSTER"}
 """What commands, examples, tests and Kubernetes put into the environment beside the settings."""
 ROOTS = ("python", "rust", "tests", "docs", "bench", ".ci")
 """Directories whose names make a path of the repository out of what stands in backticks."""

@@ -14,8 +14,9 @@ local charged = commands_charge(commands, ends)
 local expired = redis.call('ZRANGEBYSCORE', ends, '-inf', now, 'LIMIT', 0, 100)
 for _, sequence in ipairs(expired) do remove_command(commands, ends, sequence) end
 if #expired > 0 and release_early(charged) then
+  -- The keys keep their end, also if the command that ended last was delivered before.
   charged = commands_charge(commands, ends)
-  book_until(redis.call('ZRANGE', ends, -1, -1, 'WITHSCORES')[2] or now, charged)
+  book_until(redis.call('PEXPIRETIME', commands), charged)
 end
 local bytes = #head + #tail + 9
 if redis.call('ZCARD', ends) >= tonumber(max_commands) then return {'full', 'commands'} end

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
 from urllib.parse import urlsplit
 
 from homewire.errors import ConfigurationError
@@ -196,9 +196,12 @@ def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
         )
 
 
+_ACK: Final = re.compile(r"none|replicas(?::([1-9]\d?))?")
+
+
 def replicas_of(ack: str) -> int:
     """The number of replicas in `none`, `replicas` or `replicas:N`. Raises ValueError for another form."""
-    found = re.fullmatch(r"none|replicas(?::([1-9]\d?))?", ack)
+    found = _ACK.fullmatch(ack)
     if found is None:
         raise ValueError(ack)
     return 0 if ack == "none" else int(found[1] or 1)

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from homewire._core import shard_of
-from homewire.bus.shards import events_key
 from kit.client import CLOSE, Socket, listen
 from kit.cluster import ClusterSet, running_cluster, slot_of
+from kit.in_redis import stream_of
 from kit.node import CLUSTER, NodeProcess, eventually, running_node
 from kit.redis_processes import TIMEOUT_S
 from kit.tenant import Tenant, tenant_of
@@ -88,7 +87,7 @@ async def listeners(tenant: Tenant, count: int) -> AsyncIterator[tuple[int, list
 
 
 def slot_of_home(home: int) -> int:
-    return slot_of(events_key(shard_of(home, 64)))
+    return slot_of(stream_of(home))
 
 
 async def put_while(tenant: Tenant, home: int, happen: Callable[[], None]) -> list[str]:
