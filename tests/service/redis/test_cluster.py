@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from kit.client import CLOSE, Socket, listen
+from kit.client import Socket, listen
 from kit.cluster import ClusterSet, running_cluster, slot_of
+from kit.failover import is_taken, receive_until
 from kit.in_redis import stream_of
 from kit.node import CLUSTER, NodeProcess, eventually, running_node
 from kit.redis_processes import TIMEOUT_S
@@ -49,25 +50,6 @@ def cluster() -> Iterator[ClusterSet]:
 def node_on(cluster: ClusterSet, directory: Path) -> Iterator[NodeProcess]:
     with running_node(directory / "data", redis_url=cluster.url, secret_key="x" * 32) as node:
         yield node
-
-
-async def is_taken(tenant: Tenant, home: int, name: str) -> bool:
-    """Whether an event is acknowledged. While no master serves its shard it is refused."""
-    status, _ = await tenant.put(f"/homes/{home}/event", tenant.key, {"eventType": name})
-    assert status in (204, 503), status
-    return status == 204
-
-
-async def receive_until(socket: Socket, last: str) -> tuple[list[str], int | None]:
-    """The events of a socket up to `last`, or up to its close, with the code."""
-    received: list[str] = []
-    while True:
-        frame = await socket.receive(TIMEOUT_S)
-        if frame.opcode == CLOSE:
-            return received, frame.close_code
-        received.append(json.loads(frame.payload)["eventType"])
-        if received[-1] == last:
-            return received, None
 
 
 @asynccontextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
-from kit.client import CLOSE, Socket, listen
+from kit.client import Socket, listen
+from kit.failover import is_taken, receive_until
 from kit.node import CLUSTER, NodeProcess, eventually, running_node
 from kit.redis_processes import TIMEOUT_S
 from kit.redis_server import client_of
@@ -41,25 +41,6 @@ def redis_set() -> Iterator[SentinelSet]:
 def node_on(redis_set: SentinelSet, directory: Path) -> Iterator[NodeProcess]:
     with running_node(directory / "data", redis_url=redis_set.url, secret_key="x" * 32) as node:
         yield node
-
-
-async def is_taken(tenant: Tenant, home: int, name: str) -> bool:
-    """Whether an event is acknowledged. While no master serves it is refused."""
-    status, _ = await tenant.put(f"/homes/{home}/event", tenant.key, {"eventType": name})
-    assert status in (204, 503), status
-    return status == 204
-
-
-async def receive_until(socket: Socket, last: str) -> tuple[list[str], int | None]:
-    """The events of a socket up to `last`, or up to its close, with the code."""
-    received: list[str] = []
-    while True:
-        frame = await socket.receive(TIMEOUT_S)
-        if frame.opcode == CLOSE:
-            return received, frame.close_code
-        received.append(json.loads(frame.payload)["eventType"])
-        if received[-1] == last:
-            return received, None
 
 
 async def listener(tenant: Tenant) -> tuple[int, Socket]:
